@@ -1,0 +1,1 @@
+//! Credential sources that do IO: configuration files and helpers.

@@ -1,0 +1,1 @@
+//! The engine: ensure and pull, single-flight, progress.

@@ -1,0 +1,1 @@
+//! The embedded store: blobs, leases, unpacked layers, pull records, collection and repair.

@@ -1,0 +1,1 @@
+//! Test images, hostile layers and a registry that misbehaves.
