@@ -4,7 +4,8 @@
 //! (reliability rule: no digest text reaches a path before it was parsed).
 //! Source of truth: OCI image-spec `descriptor.md`, section "Digests".
 //!
-//! Invariants: `print_then_parse_is_identity`, `only_lower_case_hex_of_the_right_length_parses`.
+//! Invariants: `print_then_parse_is_identity`, `only_lower_case_hex_of_the_right_length_parses`,
+//! `sha384_parses_in_a_reference_only`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,15 +18,18 @@ use sha2::Digest as _;
 pub enum Algorithm {
     /// SHA-256, 64 hexadecimal digits. Every registry speaks it.
     Sha256,
+    /// SHA-384, 96 hexadecimal digits. Only an image name may carry it, see [`Digest::parse_in_reference`].
+    Sha384,
     /// SHA-512, 128 hexadecimal digits.
     Sha512,
 }
 
 impl Algorithm {
-    /// The name as written in a digest, `sha256` or `sha512`.
+    /// The name as written in a digest, e.g. `sha256`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Algorithm::Sha256 => "sha256",
+            Algorithm::Sha384 => "sha384",
             Algorithm::Sha512 => "sha512",
         }
     }
@@ -34,7 +38,16 @@ impl Algorithm {
     pub const fn hex_len(self) -> usize {
         match self {
             Algorithm::Sha256 => 64,
+            Algorithm::Sha384 => 96,
             Algorithm::Sha512 => 128,
+        }
+    }
+
+    /// Whether content may be addressed by it: the image-spec registers SHA-256 and SHA-512, not SHA-384.
+    pub const fn addresses_content(self) -> bool {
+        match self {
+            Algorithm::Sha256 | Algorithm::Sha512 => true,
+            Algorithm::Sha384 => false,
         }
     }
 
@@ -42,6 +55,7 @@ impl Algorithm {
     pub fn hasher(self) -> Hasher {
         match self {
             Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha384 => Hasher::Sha384(Box::new(sha2::Sha384::new())),
             Algorithm::Sha512 => Hasher::Sha512(Box::new(sha2::Sha512::new())),
         }
     }
@@ -93,9 +107,21 @@ impl Digest {
     /// # Errors
     /// [`DigestError`] says which part is wrong; the text itself is not repeated in it.
     pub fn parse(text: &str) -> Result<Digest, DigestError> {
+        let digest = Digest::parse_in_reference(text)?;
+        if digest.algorithm.addresses_content() { Ok(digest) } else { Err(DigestError::Algorithm) }
+    }
+
+    /// Parses the digest of an image name, where Kubernetes accepts `sha384` too.
+    ///
+    /// No registry or store addresses content by SHA-384: who fetches checks [`Algorithm::addresses_content`] first.
+    ///
+    /// # Errors
+    /// As [`Digest::parse`].
+    pub fn parse_in_reference(text: &str) -> Result<Digest, DigestError> {
         let (name, encoded) = text.split_once(':').ok_or(DigestError::Format)?;
         let algorithm = match name {
             "sha256" => Algorithm::Sha256,
+            "sha384" => Algorithm::Sha384,
             "sha512" => Algorithm::Sha512,
             _ if is_algorithm_name(name) && !encoded.is_empty() => return Err(DigestError::Algorithm),
             _ => return Err(DigestError::Format),
@@ -196,6 +222,8 @@ impl<'de> Deserialize<'de> for Digest {
 pub enum Hasher {
     /// A SHA-256 in progress.
     Sha256(sha2::Sha256),
+    /// A SHA-384 in progress.
+    Sha384(Box<sha2::Sha384>),
     /// A SHA-512 in progress.
     Sha512(Box<sha2::Sha512>),
 }
@@ -205,6 +233,7 @@ impl Hasher {
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Hasher::Sha256(hash) => hash.update(bytes),
+            Hasher::Sha384(hash) => hash.update(bytes),
             Hasher::Sha512(hash) => hash.update(bytes),
         }
     }
@@ -213,6 +242,7 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         match self {
             Hasher::Sha256(hash) => Digest::from_hash(Algorithm::Sha256, &hash.finalize()),
+            Hasher::Sha384(hash) => Digest::from_hash(Algorithm::Sha384, &hash.finalize()),
             Hasher::Sha512(hash) => Digest::from_hash(Algorithm::Sha512, &hash.finalize()),
         }
     }
@@ -222,6 +252,7 @@ impl fmt::Debug for Hasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Hasher::Sha256(_) => "Hasher(sha256)",
+            Hasher::Sha384(_) => "Hasher(sha384)",
             Hasher::Sha512(_) => "Hasher(sha512)",
         })
     }
@@ -258,9 +289,19 @@ mod tests {
             (format!("sha256:{}", &hex[..63]), DigestError::Encoded { algorithm: Algorithm::Sha256 }),
             (format!("sha256:{}/../x", &hex[..58]), DigestError::Encoded { algorithm: Algorithm::Sha256 }),
             (format!("sha512:{hex}"), DigestError::Encoded { algorithm: Algorithm::Sha512 }),
+            (Algorithm::Sha384.digest(b"").to_string(), DigestError::Algorithm),
         ];
         for (text, want) in table {
             assert_eq!(Digest::parse(&text), Err(want), "{text}");
         }
+    }
+
+    #[test]
+    fn sha384_parses_in_a_reference_only() {
+        let digest = Algorithm::Sha384.digest(b"");
+        assert!(digest.as_str().starts_with("sha384:38b060a751ac96384cd9327eb1b1e36a"));
+        assert_eq!(Digest::parse_in_reference(digest.as_str()), Ok(digest.clone()));
+        assert!(!digest.algorithm().addresses_content());
+        assert_eq!(Digest::parse(digest.as_str()), Err(DigestError::Algorithm));
     }
 }

@@ -7,4 +7,5 @@
 pub mod digest;
 pub mod host;
 pub mod reason;
+pub mod reference;
 pub mod secret;
