@@ -1,0 +1,167 @@
+//! Builds and runs every test, then says how many cases of each rule vector passed.
+//!
+//! Tests that read `vectors/` print `vectors <file>: N cases passed`; the lines are collected and shown
+//! together before the runner's summary, which is always the last line.
+//!
+//! Invariants: `the_summary_is_the_last_line`, `vector_lines_are_found_in_any_output`,
+//! `results_of_plain_cargo_are_added_up`.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, ExitStatus, Stdio};
+
+use anyhow::{Context, bail};
+
+use crate::say;
+use crate::shell::{answers, cargo, root, run as shell_run};
+use crate::tools;
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    tools::prepare();
+    shell_run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))?;
+    if answers(cargo().args(["nextest", "--version"])) { with_nextest() } else { with_cargo() }
+}
+
+fn with_nextest() -> anyhow::Result<()> {
+    let (status, shown) =
+        follow(cargo().args(["nextest", "run", "--workspace", "--locked"]), Stream::Error, nextest_holds_back)?;
+    let report = target_directory()?.join("nextest/default/junit.xml");
+    let recorded = std::fs::read_to_string(&report).with_context(|| format!("cannot read {}", report.display()))?;
+    end(status, &vector_lines(&recorded), summary_last(shown))
+}
+
+fn with_cargo() -> anyhow::Result<()> {
+    say("cargo nextest is not installed: running cargo test");
+    let (status, shown) = follow(
+        cargo().args(["test", "--workspace", "--locked", "--no-fail-fast", "--", "--show-output"]),
+        Stream::Output,
+        |_| true,
+    )?;
+    let text = shown.join("\n");
+    let mut lines: Vec<String> = shown.iter().filter(|line| cargo_shows(line)).cloned().collect();
+    lines.push(added_up(&text));
+    end(status, &vector_lines(&text), lines)
+}
+
+fn end(status: ExitStatus, vectors: &BTreeSet<String>, shown: Vec<String>) -> anyhow::Result<()> {
+    for line in vectors.iter().chain(&shown) {
+        say(line);
+    }
+    if !status.success() {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+enum Stream {
+    Output,
+    Error,
+}
+
+/// Runs the command, shows its lines as they come, and gives back those that `hold_back` chose.
+/// Once one line is held back so are all that follow it.
+fn follow(
+    command: &mut Command,
+    stream: Stream,
+    hold_back: fn(&str) -> bool,
+) -> anyhow::Result<(ExitStatus, Vec<String>)> {
+    match stream {
+        Stream::Output => command.stdout(Stdio::piped()),
+        Stream::Error => command.stderr(Stdio::piped()),
+    };
+    let mut child = command.spawn().context("cannot start the test runner")?;
+    let lines: Box<dyn BufRead> = match stream {
+        Stream::Output => Box::new(BufReader::new(child.stdout.take().expect("it was piped above"))),
+        Stream::Error => Box::new(BufReader::new(child.stderr.take().expect("it was piped above"))),
+    };
+    let mut held = Vec::new();
+    for line in lines.split(b'\n') {
+        let line = String::from_utf8_lossy(&line.context("the test runner's output broke off")?).into_owned();
+        if !held.is_empty() || hold_back(&line) {
+            held.push(line);
+        } else {
+            std::io::stderr().write_all(format!("{line}\n").as_bytes())?;
+        }
+    }
+    Ok((child.wait().context("the test runner vanished")?, held))
+}
+
+fn nextest_holds_back(line: &str) -> bool {
+    line.trim_start().starts_with("Summary [")
+}
+
+/// Puts the summary behind the list of failures that nextest prints after it.
+fn summary_last(mut lines: Vec<String>) -> Vec<String> {
+    if !lines.is_empty() {
+        lines.rotate_left(1);
+    }
+    lines
+}
+
+/// What is worth showing of plain cargo's output: failures and the line of each test program.
+fn cargo_shows(line: &str) -> bool {
+    line.contains("FAILED") || line.contains("panicked at") || line.starts_with("test result:")
+}
+
+/// One result line for all test programs, in the form of a single one.
+fn added_up(text: &str) -> String {
+    let count = |what: &str| -> u64 {
+        let results = text.lines().filter(|line| line.starts_with("test result:"));
+        let words = results.flat_map(|line| line.split([';', '.'])).map(str::trim);
+        words.filter_map(|part| part.strip_suffix(what)?.trim().parse::<u64>().ok()).sum()
+    };
+    let failed = count("failed");
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    format!("test result: {verdict}. {} passed; {failed} failed; {} ignored", count("passed"), count("ignored"))
+}
+
+/// The distinct lines `vectors <file>: N cases passed` in a text, wherever they stand in a line.
+fn vector_lines(text: &str) -> BTreeSet<String> {
+    let ends = ["\n", "]]>", "<"];
+    let candidates = text.match_indices("vectors ").map(|(at, _)| {
+        let rest = &text[at..];
+        let end = ends.iter().filter_map(|end| rest.find(end)).min().unwrap_or(rest.len());
+        rest[..end].trim_end()
+    });
+    candidates.filter(|line| line.ends_with("cases passed")).map(str::to_owned).collect()
+}
+
+fn target_directory() -> anyhow::Result<std::path::PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => Ok(root().join(directory)),
+        None => Ok(root().join("target")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(lines: &[&str]) -> Vec<String> {
+        lines.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_summary_is_the_last_line() {
+        assert!(nextest_holds_back("     Summary [  2.1s] 10 tests run: 10 passed, 0 skipped"));
+        assert!(!nextest_holds_back("        PASS [  0.1s] a b"));
+        assert_eq!(summary_last(owned(&["Summary", "FAIL a", "FAIL b"])), owned(&["FAIL a", "FAIL b", "Summary"]));
+        assert_eq!(summary_last(owned(&["Summary"])), owned(&["Summary"]));
+        assert!(summary_last(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn vector_lines_are_found_in_any_output() {
+        let text = "<system-out>\nvectors b.json: 2 cases passed\n</system-out>x vectors a.json: 1 cases passed]]>\n\
+                    vectors b.json: 2 cases passed\nvectors are fun\n";
+        let found: Vec<String> = vector_lines(text).into_iter().collect();
+        assert_eq!(found, ["vectors a.json: 1 cases passed", "vectors b.json: 2 cases passed"]);
+    }
+
+    #[test]
+    fn results_of_plain_cargo_are_added_up() {
+        let text = "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured\n\
+                    test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured\n";
+        assert_eq!(added_up(text), "test result: FAILED. 7 passed; 2 failed; 0 ignored");
+    }
+}
