@@ -6,6 +6,8 @@
 
 pub mod digest;
 pub mod host;
+pub mod manifest;
+pub mod platform;
 pub mod reason;
 pub mod reference;
 pub mod secret;
