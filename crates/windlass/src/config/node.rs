@@ -1,0 +1,191 @@
+//! What `NodeConfiguration` holds: every key that the store, the registry client and the engine obey.
+//!
+//! Defaults of limits and waits stand here once, with the reason for each in its own words.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::registry::Registry;
+use super::section::{Key, section};
+use super::value::{ByteSize, words};
+
+words! {
+    /// How much of the log is shown.
+    LogLevel: "error, warn, info, debug or trace" {
+        /// Only what failed.
+        Error = "error",
+        /// What failed, and what somebody should know.
+        #[default]
+        Warn = "warn",
+        /// What an operator would tell a colleague.
+        Info = "info",
+        /// What we would ask for.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+words! {
+    /// How log lines look.
+    LogFormat: "text or json" {
+        /// For people.
+        #[default]
+        Text = "text",
+        /// One object per line.
+        Json = "json",
+    }
+}
+
+words! {
+    /// Whose images need proof that this pod may use them. The kubelet's own names.
+    VerificationPolicy: "NeverVerify, NeverVerifyPreloadedImages, NeverVerifyAllowlistedImages or AlwaysVerify" {
+        /// Everybody may use everything that is here.
+        NeverVerify = "NeverVerify",
+        /// Images that were not pulled by Windlass or the kubelet are free for all.
+        #[default]
+        NeverVerifyPreloadedImages = "NeverVerifyPreloadedImages",
+        /// Images on the allow-list are free for all.
+        NeverVerifyAllowlistedImages = "NeverVerifyAllowlistedImages",
+        /// Every image needs proof.
+        AlwaysVerify = "AlwaysVerify",
+    }
+}
+
+section! {
+    /// Where things are, and who may use what.
+    General at "" {
+        /// The store. Created with mode 0700 where it does not exist.
+        root: PathBuf = "root" or super::places::default_root();
+        /// Directories of `hosts.toml` files, one folder per registry, as containerd reads them; the first hit wins.
+        hosts_dir: Vec<PathBuf> = "hostsDir" or super::places::default_hosts_dirs();
+        /// A credential file in docker's format that is used instead of those in docker's and podman's places.
+        authfile: Option<PathBuf> = "authfile" or None;
+        /// More certificate authorities, PEM, trusted beside the system's.
+        ca_file: Vec<PathBuf> = "caFile" or Vec::new();
+        /// The platform to choose from an index, such as `linux/arm64/v8`; without it, this machine's.
+        platform: Option<String> = "platform" or None;
+        /// A kubelet's root directory: pull records are kept in its `image_manager` folder instead of the store's,
+        /// so that either can take over from the other.
+        kubelet_root: Option<PathBuf> = "kubeletRoot" or None;
+        /// Whose images need proof before a pod may use them.
+        verification: VerificationPolicy = "imagePullCredentialsVerificationPolicy" or VerificationPolicy::default();
+        /// Images that need no proof under `NeverVerifyAllowlistedImages`; a final `/*` covers a path.
+        allowlist: Vec<String> = "preloadedImagesVerificationAllowlist" or Vec::new();
+        /// What `hosts.toml` cannot say about a registry.
+        registries: Vec<Registry> = "registries" or Vec::new();
+    }
+}
+
+section! {
+    /// What is written to the log, on standard error.
+    Log at "log." {
+        /// How much.
+        level: LogLevel = "level" or LogLevel::default();
+        /// In which form.
+        format: LogFormat = "format" or LogFormat::default();
+    }
+}
+
+section! {
+    /// What the store keeps.
+    Keeping at "store." {
+        /// Keeps compressed layers after unpacking. A node that serves others wants them; anywhere else they double
+        /// the space. Images that came by `load` keep theirs always.
+        keep_layers: bool = "keepLayers" or false;
+        /// Waits until everything is on disk before success is reported. Without it a power cut may cost the image.
+        durable: bool = "durable" or true;
+    }
+}
+
+section! {
+    /// When space is made, and what may go.
+    Collection at "gc." {
+        /// An image younger than this is never collected. Kubelet: `imageMinimumGCAge`.
+        minimum_age: Duration = "minimumAge" or Duration::from_secs(120);
+        /// An image unused for longer than this goes whatever the space; 0s switches that off. Kubelet: `imageMaximumGCAge`.
+        maximum_age: Duration = "maximumAge" or Duration::ZERO;
+        /// Collection starts above this share of the disk, in percent. Kubelet: `imageGCHighThresholdPercent`.
+        high_threshold_percent: u64 = "highThresholdPercent" or 85;
+        /// Collection stops below this share of the disk, in percent. Kubelet: `imageGCLowThresholdPercent`.
+        low_threshold_percent: u64 = "lowThresholdPercent" or 80;
+    }
+}
+
+section! {
+    /// Bounds. Each names what it bounds; an error of class `limit-exceeded` names the key.
+    Limits at "limits." {
+        /// Longest manifest or index. Registries allow 4 MiB too.
+        manifest_bytes: ByteSize = "manifestBytes" or ByteSize(4 << 20);
+        /// Longest image config.
+        config_bytes: ByteSize = "configBytes" or ByteSize(8 << 20);
+        /// Deepest nesting of a JSON document.
+        json_depth: u64 = "jsonDepth" or 64;
+        /// Most values in a JSON document.
+        json_nodes: u64 = "jsonNodes" or 200_000;
+        /// Deepest nesting of indexes.
+        index_depth: u64 = "indexDepth" or 4;
+        /// Most entries of an index.
+        index_entries: u64 = "indexEntries" or 4_096;
+        /// Most documents read to resolve one image.
+        documents_visited: u64 = "documentsVisited" or 256;
+        /// Most layers of an image. Overlay mounts end at about 500.
+        image_layers: u64 = "imageLayers" or 500;
+        /// Longest compressed layer.
+        layer_bytes: ByteSize = "layerBytes" or ByteSize(64 << 30);
+        /// Longest unpacked layer, holes of sparse files counted.
+        layer_unpacked_bytes: ByteSize = "layerUnpackedBytes" or ByteSize(64 << 30);
+        /// Longest image, all layers unpacked.
+        image_unpacked_bytes: ByteSize = "imageUnpackedBytes" or ByteSize(256 << 30);
+        /// Most unpacked bytes per compressed byte, once a layer is above 64 MiB.
+        unpack_ratio: u64 = "unpackRatio" or 1_000;
+        /// Most entries of a layer.
+        layer_entries: u64 = "layerEntries" or 2_000_000;
+        /// Most entries of an image.
+        image_entries: u64 = "imageEntries" or 8_000_000;
+        /// Images pulled at once.
+        parallel_pulls: u64 = "parallelPulls" or 10;
+        /// Connections to one registry.
+        registry_connections: u64 = "registryConnections" or 16;
+        /// Layers in work per pull; 0 stands for the number of processors, at least 3.
+        parallel_layers: u64 = "parallelLayers" or 0;
+        /// Space on the disk that stays free; 0 stands for 5 percent of it or 2 GiB, the smaller.
+        disk_reserve_bytes: ByteSize = "diskReserveBytes" or ByteSize(0);
+        /// Longest wait for a connection.
+        connect_timeout: Duration = "connectTimeout" or Duration::from_secs(10);
+        /// Longest wait for the head of a response.
+        response_timeout: Duration = "responseTimeout" or Duration::from_secs(30);
+        /// Longest silence within a response.
+        idle_timeout: Duration = "idleTimeout" or Duration::from_secs(30);
+        /// A blob that moves less than 64 KiB in this time fails, retries included.
+        progress_timeout: Duration = "progressTimeout" or Duration::from_secs(60);
+    }
+}
+
+/// The whole of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Node {
+    pub(crate) general: General,
+    pub(crate) log: Log,
+    pub(crate) store: Keeping,
+    pub(crate) gc: Collection,
+    pub(crate) limits: Limits,
+}
+
+impl Node {
+    /// Every key, in the order of the reference page.
+    pub(crate) fn keys() -> Vec<Key> {
+        [General::keys(), Log::keys(), Keeping::keys(), Collection::keys(), Limits::keys()].concat()
+    }
+
+    /// Takes each key from the place that wins.
+    pub(crate) fn resolve(sources: &mut super::resolve::Sources) -> Node {
+        Node {
+            general: General::resolve(sources),
+            log: Log::resolve(sources),
+            store: Keeping::resolve(sources),
+            gc: Collection::resolve(sources),
+            limits: Limits::resolve(sources),
+        }
+    }
+}

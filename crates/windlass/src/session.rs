@@ -1,0 +1,46 @@
+//! What every command has at hand: the screen and the configuration.
+
+use std::path::Path;
+
+use windlass_core::reason::Reason;
+
+use crate::args::{Globals, Invocation};
+use crate::cmd::Command;
+use crate::config::{self, ConfigError, FlagValue, Loaded};
+use crate::failure::Failure;
+use crate::output::Screen;
+
+/// One run of the program.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) screen: Screen,
+    pub(crate) globals: Globals,
+    flags: Vec<FlagValue>,
+}
+
+impl Session {
+    /// From the parsed arguments.
+    pub(crate) fn new(invocation: Invocation) -> (Command, Session) {
+        let Invocation { cli, flags } = invocation;
+        let screen = Screen { format: cli.globals.output, quiet: cli.globals.quiet };
+        (cli.command, Session { screen, globals: cli.globals, flags })
+    }
+
+    /// The configuration that this run obeys.
+    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
+        self.load_from(self.globals.config.as_deref())
+    }
+
+    /// The same with another file.
+    pub(crate) fn load_from(&self, file: Option<&Path>) -> Result<Loaded, Failure> {
+        config::load(file, &self.flags, &|name| std::env::var(name).ok()).map_err(|error| failure(&error))
+    }
+}
+
+fn failure(error: &ConfigError) -> Failure {
+    let failure = Failure::new(Reason::InvalidConfig, "the configuration is not valid", error.to_string());
+    match error {
+        ConfigError::Wrong(_) => failure.hint("`windlass config print --defaults` lists every key with its default"),
+        ConfigError::Unreadable { .. } | ConfigError::Planted { .. } => failure,
+    }
+}

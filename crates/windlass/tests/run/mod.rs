@@ -1,0 +1,108 @@
+//! Runs the program in a world of its own: an empty home, no variables of the caller's, a root of its own.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it")]
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::Value as Json;
+
+/// A command line under test.
+pub(crate) struct Windlass {
+    command: Command,
+    home: tempfile::TempDir,
+}
+
+/// What it printed.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    // The world lives as long as its output, so that paths in it can be looked at.
+    home: tempfile::TempDir,
+}
+
+impl Windlass {
+    pub(crate) fn new() -> Windlass {
+        let home = tempfile::tempdir().expect("a temporary folder can be made");
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("windlass"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        for name in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"] {
+            command.env(name, home.path());
+        }
+        command.env("TMPDIR", home.path()).env("WINDLASS_ROOT", home.path().join("store")).current_dir(home.path());
+        Windlass { command, home }
+    }
+
+    /// Writes a configuration file with this body and names it.
+    pub(crate) fn config(mut self, body: &str) -> Windlass {
+        let path = self.home.path().join("config.yaml");
+        let head = "apiVersion: config.windlass.dev/v1alpha1\nkind: NodeConfiguration\n";
+        std::fs::write(&path, format!("{head}{body}")).expect("the temporary folder takes files");
+        self.command.env("WINDLASS_CONFIG", path);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Windlass {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn args<const N: usize>(mut self, arguments: [&str; N]) -> Windlass {
+        self.command.args(arguments);
+        self
+    }
+
+    pub(crate) fn stdin(mut self, text: &str) -> Windlass {
+        self.command.write_stdin(text.to_owned());
+        self
+    }
+
+    /// A file in the working folder.
+    pub(crate) fn file(self, name: &str, text: &str) -> Windlass {
+        std::fs::write(self.home.path().join(name), text).expect("the temporary folder takes files");
+        self
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    #[track_caller]
+    pub(crate) fn succeeds(self) -> Output {
+        self.ends(0)
+    }
+
+    #[track_caller]
+    pub(crate) fn fails(self, status: i32) -> Output {
+        self.ends(status)
+    }
+
+    #[track_caller]
+    fn ends(mut self, status: i32) -> Output {
+        let output = self.command.output().expect("the program can be started");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
+        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+        assert_eq!(output.status.code(), Some(status), "stdout: {stdout}\nstderr: {stderr}");
+        Output { stdout, stderr, home: self.home }
+    }
+}
+
+impl Output {
+    #[track_caller]
+    pub(crate) fn stdout_json(&self) -> Json {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+
+    #[track_caller]
+    pub(crate) fn stderr_json(&self) -> Json {
+        serde_json::from_str(&self.stderr).unwrap_or_else(|error| panic!("{error}: {}", self.stderr))
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+}
