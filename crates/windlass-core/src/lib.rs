@@ -4,9 +4,15 @@
 //! arguments. That is what lets the command line, the node daemon and the cluster parts share one decision.
 #![forbid(unsafe_code)]
 
+pub mod challenge;
 pub mod digest;
+pub mod dockerconfig;
 pub mod host;
+pub mod httpurl;
+pub mod keyring;
 pub mod manifest;
+pub mod matchimage;
+pub mod mirror;
 pub mod platform;
 pub mod reason;
 pub mod reference;
