@@ -4,6 +4,8 @@
 //! arguments. That is what lets the command line, the node daemon and the cluster parts share one decision.
 #![forbid(unsafe_code)]
 
+pub mod allowlist;
+pub mod backoff;
 pub mod challenge;
 pub mod digest;
 pub mod dockerconfig;
@@ -14,6 +16,7 @@ pub mod manifest;
 pub mod matchimage;
 pub mod mirror;
 pub mod platform;
+pub mod policy;
 pub mod reason;
 pub mod reference;
 pub mod secret;
