@@ -1,1 +1,53 @@
 //! The embedded store: blobs, leases, unpacked layers, pull records, collection and repair.
+//!
+//! Start at [`Store::open`]. A pull is [`Store::begin`], then [`PullLease::put_blob`] for manifest and config,
+//! [`PullLease::try_claim_layer`] and [`LayerWork::unpack`] for each layer, then [`PullLease::commit`]. Everything
+//! blocks and may be called from any thread; nothing above this crate knows in which form a layer is unpacked.
+#![forbid(unsafe_code)]
+
+mod blobs;
+mod claim;
+mod error;
+mod flight;
+mod image;
+mod intent;
+mod layers;
+mod layout;
+mod lease;
+mod lock;
+mod meta;
+mod names;
+mod records;
+mod recover;
+mod space;
+mod store;
+mod sync;
+mod tee;
+mod work;
+
+/// Unpacking.
+pub mod layer {
+    #[path = "error.rs"]
+    mod error;
+    #[path = "limits.rs"]
+    mod limits;
+    pub use error::{EntryName, LayerError};
+    pub use limits::LayerLimits;
+    /// Progress.
+    pub trait Progress: Sync {}
+}
+
+pub use error::StoreError;
+pub use image::{Image, Pin, Usage};
+pub use layer::{LayerError, LayerLimits, Progress};
+pub use layout::FORMAT;
+pub use lease::{ImageCommit, LeaseOptions, PullLease};
+pub use meta::Hold;
+pub use meta::record::{BlobKind, LayerRecord, Source};
+pub use names::Name;
+pub use records::PullRecords;
+pub use recover::Recovered;
+pub use space::{FileSystem, Reserve};
+pub use store::{Access, KeepLayers, LOCK_TIMEOUT, Store, StoreOptions};
+pub use sync::SYNC_WINDOW;
+pub use work::{LayerClaim, LayerKey, LayerWork, Unpacked};
