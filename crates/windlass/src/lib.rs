@@ -9,6 +9,7 @@ mod args;
 mod cmd;
 mod config;
 mod failure;
+mod input;
 mod output;
 pub mod pages;
 mod process;

@@ -93,8 +93,9 @@ section! {
         /// Keeps compressed layers after unpacking. A node that serves others wants them; anywhere else they double
         /// the space. Images that came by `load` keep theirs always.
         keep_layers: bool = "keepLayers" or false;
-        /// Waits until everything is on disk before success is reported. Without it a power cut may cost the image.
-        durable: bool = "durable" or true;
+        /// Keeps the beginning of a layer that was cut off, for a day, when at least this much of it is here; 0 keeps
+        /// none. For slow links.
+        keep_partial_above: ByteSize = "keepPartialAbove" or ByteSize(0);
     }
 }
 
@@ -127,30 +128,54 @@ section! {
         index_depth: u64 = "indexDepth" or 4;
         /// Most entries of an index.
         index_entries: u64 = "indexEntries" or 4_096;
-        /// Most documents read to resolve one image.
-        documents_visited: u64 = "documentsVisited" or 256;
+        /// Most manifests and indexes fetched for one reference.
+        documents: u64 = "documents" or 256;
         /// Most layers of an image. Overlay mounts end at about 500.
-        image_layers: u64 = "imageLayers" or 500;
+        layers: u64 = "layers" or 500;
         /// Longest compressed layer.
         layer_bytes: ByteSize = "layerBytes" or ByteSize(64 << 30);
         /// Longest unpacked layer, holes of sparse files counted.
         layer_unpacked_bytes: ByteSize = "layerUnpackedBytes" or ByteSize(64 << 30);
-        /// Longest image, all layers unpacked.
-        image_unpacked_bytes: ByteSize = "imageUnpackedBytes" or ByteSize(256 << 30);
-        /// Most unpacked bytes per compressed byte, once a layer is above 64 MiB.
-        unpack_ratio: u64 = "unpackRatio" or 1_000;
+        /// Most unpacked bytes per compressed byte, once a layer is above 64 MiB. Deflate cannot do better than 1032.
+        layer_ratio: u64 = "layerRatio" or 1_000;
         /// Most entries of a layer.
         layer_entries: u64 = "layerEntries" or 2_000_000;
-        /// Most entries of an image.
-        image_entries: u64 = "imageEntries" or 8_000_000;
+        /// Longest path of an entry: what a system call takes.
+        path_bytes: u64 = "pathBytes" or 4_095;
+        /// Longest name of an entry: what file systems take.
+        component_bytes: u64 = "componentBytes" or 255;
+        /// Longest target of a link.
+        link_bytes: u64 = "linkBytes" or 4_095;
+        /// Most directories above one another.
+        directory_depth: u64 = "directoryDepth" or 2_048;
+        /// Longest extended or long-name header of an entry, as in Go's reader.
+        pax_bytes: ByteSize = "paxBytes" or ByteSize(1 << 20);
+        /// Most records of an extended header.
+        pax_records: u64 = "paxRecords" or 1_024;
+        /// Most extended attributes of an entry.
+        xattrs: u64 = "xattrs" or 64;
+        /// Longest extended attribute: the kernel's own limit.
+        xattr_bytes: ByteSize = "xattrBytes" or ByteSize(64 << 10);
+        /// Most pieces of a sparse file.
+        sparse_pieces: u64 = "sparsePieces" or 65_536;
+        /// Largest zstd window as a power of two; 27 is 128 MiB, the zstd tool's own limit.
+        zstd_window_log: u64 = "zstdWindowLog" or 27;
+        /// Longest optional fields of a gzip header.
+        gzip_header_bytes: ByteSize = "gzipHeaderBytes" or ByteSize(64 << 10);
+        /// Most bytes of names kept in memory until the layers below are there.
+        layer_pending_bytes: ByteSize = "layerPendingBytes" or ByteSize(32 << 20);
+        /// Most look-ups of directories for one layer; a layer of 40 000 files takes about 5 000.
+        layer_lookups: u64 = "layerLookups" or 20_000_000;
         /// Images pulled at once.
         parallel_pulls: u64 = "parallelPulls" or 10;
         /// Connections to one registry.
         registry_connections: u64 = "registryConnections" or 16;
         /// Layers in work per pull; 0 stands for the number of processors, at least 3.
         parallel_layers: u64 = "parallelLayers" or 0;
-        /// Space on the disk that stays free; 0 stands for 5 percent of it or 2 GiB, the smaller.
-        disk_reserve_bytes: ByteSize = "diskReserveBytes" or ByteSize(0);
+        /// Share of the disk that no pull may use up, in percent; the smaller of this and `diskReserveBytes` counts.
+        disk_reserve_percent: u64 = "diskReservePercent" or 5;
+        /// Space on the disk that no pull may use up.
+        disk_reserve_bytes: ByteSize = "diskReserveBytes" or ByteSize(2 << 30);
         /// Longest wait for a connection.
         connect_timeout: Duration = "connectTimeout" or Duration::from_secs(10);
         /// Longest wait for the head of a response.
