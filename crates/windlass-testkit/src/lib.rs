@@ -1,1 +1,16 @@
-//! Test images, hostile layers and a registry that misbehaves.
+//! What tests need: images, a registry to serve them, a registry that misbehaves, and the tools to compare with.
+//!
+//! - [`images`]: layers, images and indexes from lists of entries; into a registry, a layout or an archive.
+//! - [`registry`]: the real registry on a free loopback port, usable from blocking tests, with its request log.
+//! - [`faults`]: a registry whose answers can be spoilt, request by request, down to the socket.
+//! - [`documents`]: malformed manifests, indexes and configs, each with what a pull must say about it.
+//! - [`tools`]: skopeo, podman, docker-registry and others where they are installed.
+//! - [`canary`]: finds a secret in whatever a program wrote.
+//! - [`clock`]: a clock that moves when it is told to.
+//!
+//! Only for tests: failures panic with what went wrong.
+#![forbid(unsafe_code)]
+
+pub mod images;
+pub mod registry;
+pub mod tools;
