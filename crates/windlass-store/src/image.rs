@@ -177,7 +177,7 @@ pub(crate) struct Gathered {
     pub(crate) images: Vec<(String, ImageRecord)>,
     pub(crate) names: BTreeMap<Digest, Vec<Name>>,
     uses: BTreeMap<String, UseRecord>,
-    pins: BTreeMap<Digest, Vec<Pin>>,
+    pub(crate) pins: BTreeMap<Digest, Vec<Pin>>,
     pub(crate) snapshots: BTreeMap<String, SnapshotRecord>,
     pub(crate) blobs: BTreeMap<String, BlobRecord>,
 }

@@ -90,6 +90,11 @@ impl Layout {
         self.root.join("meta/sweep")
     }
 
+    /// Notes of mounted images.
+    pub(crate) fn mounts(&self) -> PathBuf {
+        self.root.join("meta/mounts")
+    }
+
     /// Boot id of the last boot that recovered this store.
     pub(crate) fn boot(&self) -> PathBuf {
         self.root.join("meta/boot")

@@ -23,6 +23,7 @@ use crate::error::StoreError;
 use crate::image::{self, Image};
 use crate::intent::{Intent, sweep_lock};
 use crate::lock::Share;
+use crate::meta::WriteTx;
 use crate::meta::record::{
     BlobKind, BlobRecord, ImageRecord, LayerRecord, ManifestRecord, NameRecord, SnapshotRecord, Source,
 };
@@ -245,16 +246,7 @@ impl PullLease {
             let id = image.config.as_str();
             let record = merge(tx.get::<ImageRecord>(id)?, &image, now);
             tx.put(id, &record)?;
-            for name in &image.names {
-                let record = NameRecord {
-                    image: image.config.clone(),
-                    manifest: image.manifest.clone(),
-                    index: image.index.clone(),
-                    since: now,
-                };
-                tx.put(&name.to_string(), &record)?;
-            }
-            Ok(())
+            image.names.iter().try_for_each(|name| put_name(tx, name, &image, now))
         })?;
         self.recorded(&parts);
         let found = store.read(|tx| image::image(tx, &image.config, store.layout()))?;
@@ -306,6 +298,22 @@ impl PullLease {
             drop(std::fs::remove_file(self.inner.store.layout().claim(chain)));
         }
     }
+}
+
+/// Points a name at the image. A name by digest is implied by a tag of its repository, unless it was asked for before.
+fn put_name(tx: &WriteTx<'_>, name: &Name, image: &ImageCommit, now: Timestamp) -> Result<(), StoreError> {
+    let key = name.to_string();
+    let before = tx.get::<NameRecord>(&key)?.filter(|before| before.image == image.config);
+    let has_tag = image.names.iter().any(|other| other.tag().is_some() && other.repository() == name.repository());
+    let implied = name.tag().is_none() && has_tag && before.as_ref().is_none_or(|before| before.implied);
+    let record = NameRecord {
+        image: image.config.clone(),
+        manifest: image.manifest.clone(),
+        index: image.index.clone(),
+        implied,
+        since: now,
+    };
+    tx.put(&key, &record)
 }
 
 /// What a commit makes durable and records.

@@ -9,6 +9,7 @@ mod blobs;
 mod claim;
 mod error;
 mod flight;
+mod gc;
 mod image;
 mod intent;
 mod layers;
@@ -16,9 +17,11 @@ mod layout;
 mod lease;
 mod lock;
 mod meta;
+mod mount;
 mod names;
 mod records;
 mod recover;
+mod remove;
 mod space;
 mod store;
 mod sync;
@@ -38,15 +41,18 @@ pub mod layer {
 }
 
 pub use error::StoreError;
+pub use gc::{Dry, GRACE, GcReport, GcRequest, Victim, VictimKind};
 pub use image::{Image, Pin, Usage};
 pub use layer::{LayerError, LayerLimits, Progress};
 pub use layout::FORMAT;
 pub use lease::{ImageCommit, LeaseOptions, PullLease};
 pub use meta::Hold;
 pub use meta::record::{BlobKind, LayerRecord, Source};
+pub use mount::SetUserId;
 pub use names::Name;
 pub use records::PullRecords;
 pub use recover::Recovered;
+pub use remove::Removed;
 pub use space::{FileSystem, Reserve};
 pub use store::{Access, KeepLayers, LOCK_TIMEOUT, Store, StoreOptions};
 pub use sync::SYNC_WINDOW;

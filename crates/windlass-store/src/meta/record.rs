@@ -47,6 +47,8 @@ pub(crate) struct NameRecord {
     /// The index the manifest was chosen from.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) index: Option<Digest>,
+    /// Whether it came along with a tag of the same repository, with which it goes.
+    pub(crate) implied: bool,
     /// When the name last changed.
     pub(crate) since: Timestamp,
 }

@@ -1,0 +1,265 @@
+//! Mounting an image's root file system: a read-only overlay of its layers.
+//!
+//! The layers are given to the kernel one by one (`lowerdir+`, Linux 6.5), so 500 of them work; an older kernel gets
+//! one string, which must fit in a page. An overlay without an upper layer wants two lower ones, so an image of a
+//! single layer gets an empty directory below it.
+//! A mount is noted in `meta/mounts` before it is made: removal and collection see the image as in use until it is
+//! unmounted or the machine is started again.
+//!
+//! Invariants: `a_mounted_image_is_in_use`, `five_hundred_layers_mount`, `without_rights_the_error_says_what_else_to_do`.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+};
+use serde::{Deserialize, Serialize};
+use windlass_core::digest::Digest;
+
+use crate::error::StoreError;
+use crate::image::Image;
+use crate::intent::sweep_lock;
+use crate::layers::TREE;
+use crate::layout::{Sync, make_dir, write_whole};
+use crate::lock::{Share, boot_id};
+use crate::meta::record::SnapshotRecord;
+use crate::recover::entries;
+use crate::store::Store;
+
+/// What stands as the device in the kernel's list of mounts.
+const DEVICE: &str = "windlass";
+/// Most bytes of options that the old mount call takes: a page less its end.
+const OPTIONS_MAX_BYTES: usize = 4095;
+const NOT_PERMITTED: &str = "mount (an ordinary user can write the image's files with `windlass unpack`)";
+
+/// Whether set-user-ID bits count in a mounted image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SetUserId {
+    /// They do.
+    #[default]
+    Honoured,
+    /// They do not (`nosuid`).
+    Ignored,
+}
+
+/// A note that an image is mounted.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MountNote {
+    image: Digest,
+    target: PathBuf,
+    boot_id: String,
+    /// The mount namespace, as `/proc/self/ns/mnt` names it.
+    namespace: PathBuf,
+}
+
+impl Store {
+    /// Mounts the image that `text` names, read-only, at an existing directory. Device files in it do not work.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownImage`], [`StoreError::Damaged`], [`StoreError::NotPermitted`] without the right to mount.
+    pub fn mount(&self, text: &str, target: &Path, set_user_id: SetUserId) -> Result<Image, StoreError> {
+        self.meta()?;
+        let target = target.canonicalize().map_err(|source| StoreError::io("find", target, source))?;
+        let sweep = sweep_lock(self.layout(), Share::Shared)?;
+        let image = self.whole(text)?;
+        let mut lowers = self.lowers(&image)?;
+        let empty = self.layout().root().join("meta/empty");
+        make_dir(&empty)?;
+        for name in ["a", "b"].iter().skip(lowers.len().min(2)) {
+            make_dir(&empty.join(name))?;
+            lowers.push(empty.join(name));
+        }
+        let note = self.note_mount(&image.id, &target)?;
+        drop(sweep);
+        let mounted = mount_overlay(&lowers, &target, set_user_id);
+        if mounted.is_err() {
+            drop(fs::remove_file(note));
+        }
+        mounted.map(|()| image)
+    }
+
+    /// Unmounts what [`Store::mount`] mounted at a directory.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownImage`] when nothing of this store is mounted there, [`StoreError::NotPermitted`], and
+    /// [`StoreError::Io`] when it is busy.
+    pub fn unmount(&self, target: &Path) -> Result<(), StoreError> {
+        let target = target.canonicalize().map_err(|source| StoreError::io("find", target, source))?;
+        let notes = self.mount_notes()?;
+        let Some((path, _)) = notes.iter().find(|(_, note)| note.target == target && is_live(note)) else {
+            return Err(StoreError::UnknownImage { name: format!("mounted at {}", target.display()) });
+        };
+        rustix::mount::unmount(&target, UnmountFlags::NOFOLLOW).map_err(|errno| match errno {
+            Errno::PERM => StoreError::NotPermitted { action: "unmount", source: errno.into() },
+            errno => StoreError::io("unmount", &target, errno),
+        })?;
+        fs::remove_file(path).map_err(|source| StoreError::io("remove", path, source))
+    }
+
+    /// Where an image is mounted.
+    ///
+    /// # Errors
+    /// The notes of mounts cannot be read.
+    pub fn mounted_at(&self, image: &Digest) -> Result<Vec<PathBuf>, StoreError> {
+        let notes = self.mount_notes()?.into_iter().map(|(_, note)| note);
+        Ok(notes.filter(|note| note.image == *image && is_live(note)).map(|note| note.target).collect())
+    }
+
+    /// The trees of an image's layers, topmost first.
+    pub(crate) fn lowers(&self, image: &Image) -> Result<Vec<PathBuf>, StoreError> {
+        self.read(|tx| {
+            let mut trees = Vec::with_capacity(image.layers.len());
+            for layer in image.layers.iter().rev() {
+                let record = tx.get::<SnapshotRecord>(layer.chain_id.as_str())?;
+                let missing = || StoreError::Incomplete { part: "layer", digest: layer.chain_id.clone() };
+                trees.push(self.layout().snapshot(record.ok_or_else(missing)?.n).join(TREE));
+            }
+            Ok(trees)
+        })
+    }
+
+    fn note_mount(&self, image: &Digest, target: &Path) -> Result<PathBuf, StoreError> {
+        let dir = self.layout().mounts();
+        make_dir(&dir)?;
+        let note = MountNote {
+            image: image.clone(),
+            target: target.to_owned(),
+            boot_id: boot_id().to_owned(),
+            namespace: namespace(),
+        };
+        let path = dir.join(Digest::sha256(target.as_os_str().as_bytes()).hex());
+        let bytes = serde_json::to_vec(&note).map_err(|source| StoreError::PullRecord { path: path.clone(), source })?;
+        write_whole(&path, &bytes, Sync::Later)?;
+        Ok(path)
+    }
+
+    fn mount_notes(&self) -> Result<Vec<(PathBuf, MountNote)>, StoreError> {
+        let dir = self.layout().mounts();
+        if !dir.exists() {
+            return Ok(Vec::new());
+        }
+        let notes = entries(&dir)?.into_iter().filter_map(|(_, path)| {
+            // One that cannot be read is half a note of a process that died before it mounted.
+            let note = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+            Some((path, note))
+        });
+        Ok(notes.collect())
+    }
+}
+
+/// Whether what a note says is still so. In another mount namespace one cannot look, so it counts.
+fn is_live(note: &MountNote) -> bool {
+    note.boot_id == boot_id() && (note.namespace != namespace() || is_mounted(&note.target))
+}
+
+fn namespace() -> PathBuf {
+    fs::read_link("/proc/self/ns/mnt").unwrap_or_default()
+}
+
+fn is_mounted(target: &Path) -> bool {
+    let Ok(text) = fs::read("/proc/self/mountinfo") else { return true };
+    text.split(|byte| *byte == b'\n').any(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let at = fields.nth(4).is_some_and(|at| unescape(at) == target.as_os_str().as_bytes());
+        // Optional fields end with a lone dash; file system type and device follow.
+        at && fields.skip_while(|field| *field != b"-").nth(2) == Some(DEVICE.as_bytes())
+    })
+}
+
+/// Undoes the kernel's `\040` for blanks, tabs, line ends and backslashes.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        let octal = (*first == b'\\').then(|| tail.get(..3)).flatten();
+        let value = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match value {
+            Some(value) => {
+                out.push(value);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+fn mount_overlay(lowers: &[PathBuf], target: &Path, set_user_id: SetUserId) -> Result<(), StoreError> {
+    let failed = |errno: Errno| match errno {
+        Errno::PERM | Errno::ACCESS => StoreError::NotPermitted { action: NOT_PERMITTED, source: errno.into() },
+        errno => StoreError::io("mount at", target, errno),
+    };
+    match configured(lowers) {
+        Ok(context) => attach(&context, target, set_user_id).map_err(failed)?,
+        // No such call before 5.2, no such option before 6.5.
+        Err(Errno::NOSYS | Errno::INVAL) => mount_by_string(lowers, target, set_user_id)?,
+        Err(errno) => return Err(failed(errno)),
+    }
+    rustix::mount::mount_change(target, MountPropagationFlags::PRIVATE).map_err(failed)
+}
+
+fn configured(lowers: &[PathBuf]) -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(context.as_fd(), "source", DEVICE)?;
+    for lower in lowers {
+        rustix::mount::fsconfig_set_string(context.as_fd(), "lowerdir+", lower)?;
+    }
+    rustix::mount::fsconfig_set_flag(context.as_fd(), "ro")?;
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    Ok(context)
+}
+
+fn attach(context: &OwnedFd, target: &Path, set_user_id: SetUserId) -> Result<(), Errno> {
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+    if set_user_id == SetUserId::Ignored {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID;
+    }
+    let mount = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let at = rustix::fs::open(target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount.as_fd(), "", at.as_fd(), "", flags)
+}
+
+fn mount_by_string(lowers: &[PathBuf], target: &Path, set_user_id: SetUserId) -> Result<(), StoreError> {
+    let options = lower_option(lowers);
+    if options.len() > OPTIONS_MAX_BYTES {
+        let source = io::Error::other("this kernel (before 6.5) takes fewer layers, or shorter paths of the store");
+        return Err(StoreError::Io { action: "mount at", path: target.to_owned(), source });
+    }
+    let options = std::ffi::CString::new(options).map_err(|source| StoreError::io("mount at", target, source))?;
+    let mut flags = MountFlags::RDONLY | MountFlags::NODEV;
+    if set_user_id == SetUserId::Ignored {
+        flags |= MountFlags::NOSUID;
+    }
+    rustix::mount::mount(DEVICE, target, "overlay", flags, options.as_c_str()).map_err(|errno| match errno {
+        Errno::PERM | Errno::ACCESS => StoreError::NotPermitted { action: NOT_PERMITTED, source: errno.into() },
+        errno => StoreError::io("mount at", target, errno),
+    })
+}
+
+/// `lowerdir=` with colons and backslashes of the paths escaped.
+fn lower_option(lowers: &[PathBuf]) -> Vec<u8> {
+    let mut option = b"lowerdir=".to_vec();
+    for (at, lower) in lowers.iter().enumerate() {
+        if at > 0 {
+            option.push(b':');
+        }
+        for byte in lower.as_os_str().as_bytes() {
+            if matches!(byte, b':' | b'\\' | b',') {
+                option.push(b'\\');
+            }
+            option.push(*byte);
+        }
+    }
+    option
+}
