@@ -242,6 +242,12 @@ pub fn decode(bytes: &[u8], layout: Layout, mode: Mode) -> Result<Document, Deco
     Ok(document)
 }
 
+/// Whether the bytes are a JSON object or `null`: all that the API server asks of a pull secret.
+pub fn is_json_object(bytes: &[u8]) -> bool {
+    let text = Zeroizing::new(String::from_utf8_lossy(bytes).into_owned());
+    bytes.len() <= MAX_DOCUMENT_BYTES && json::parse(&text).is_ok_and(|root| json::members(root).is_ok())
+}
+
 /// The fields of the new layout; returns the members of `auths`.
 fn read_config<'a>(
     members: &[json::Member<'a>],

@@ -62,7 +62,7 @@ pub enum KeyringError {
     #[error("{origin} cannot be decoded")]
     MalformedSecret {
         /// The secret.
-        origin: Origin,
+        origin: Box<Origin>,
         /// What is wrong with it.
         #[source]
         source: DecodeError,
@@ -156,7 +156,7 @@ impl Ring {
             match ring.add_document(secret.data.expose(), layout, mode, &origin, skipped) {
                 Ok(()) => {}
                 Err(source) => match mode {
-                    Mode::Kubelet => return Err(KeyringError::MalformedSecret { origin, source }),
+                    Mode::Kubelet => return Err(KeyringError::MalformedSecret { origin: Box::new(origin), source }),
                     Mode::Windlass => skipped.push(Skipped { origin, key: String::new(), why: source.to_string() }),
                 },
             }
