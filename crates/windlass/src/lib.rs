@@ -14,6 +14,7 @@ mod output;
 pub mod pages;
 mod process;
 mod session;
+mod wire;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ use crate::args::{Globals, Invocation};
 use crate::cmd::Command;
 use crate::config::{self, ConfigError, FlagValue, Loaded};
 use crate::failure::Failure;
-use crate::output::Screen;
+use crate::output::{Screen, write_err};
 
 /// One run of the program.
 #[derive(Debug)]
@@ -29,6 +29,11 @@ impl Session {
     /// The configuration that this run obeys.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         self.load_from(self.globals.config.as_deref())
+    }
+
+    /// Tells a failure that does not end the command.
+    pub(crate) fn tell(&self, failure: &Failure) {
+        write_err(&failure.render(self.screen.format));
     }
 
     /// The same with another file.

@@ -2,7 +2,13 @@
 
 mod completion;
 mod config;
+mod images;
+mod inspect;
+mod many;
+mod pin;
+mod rmi;
 mod secret;
+mod tag;
 mod version;
 
 use clap::Subcommand;
@@ -13,6 +19,20 @@ use crate::session::Session;
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Lists the images in the store.
+    #[command(alias = "img")]
+    Images(images::Args),
+    /// Shows everything the store knows about images.
+    #[command(alias = "inspecti")]
+    Inspect(inspect::Args),
+    /// Removes names, and images with their last name.
+    Rmi(rmi::Args),
+    /// Keeps images from being collected or removed.
+    Pin(pin::PinArgs),
+    /// Takes a pin back.
+    Unpin(pin::UnpinArgs),
+    /// Gives an image of the store more names.
+    Tag(tag::Args),
     /// Makes and examines pull secrets.
     Secret(secret::Args),
     /// Shows or checks the configuration.
@@ -27,6 +47,12 @@ impl Command {
     /// Whether the command must work with a broken configuration too.
     pub(crate) fn needs_configuration(&self) -> bool {
         match self {
+            Command::Images(_)
+            | Command::Inspect(_)
+            | Command::Rmi(_)
+            | Command::Pin(_)
+            | Command::Unpin(_)
+            | Command::Tag(_) => true,
             Command::Secret(_) | Command::Config(_) | Command::Completion(_) | Command::Version => false,
         }
     }
@@ -35,6 +61,12 @@ impl Command {
 /// Does it.
 pub(crate) fn run(command: Command, session: &Session) -> Result<(), Failure> {
     match command {
+        Command::Images(args) => images::run(&args, session),
+        Command::Inspect(args) => inspect::run(&args, session),
+        Command::Rmi(args) => rmi::run(&args, session),
+        Command::Pin(args) => pin::pin(&args, session),
+        Command::Unpin(args) => pin::unpin(&args, session),
+        Command::Tag(args) => tag::run(&args, session),
         Command::Secret(args) => secret::run(args, session),
         Command::Config(args) => config::run(args, session),
         Command::Completion(args) => completion::run(&args),
