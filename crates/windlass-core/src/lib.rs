@@ -4,6 +4,7 @@
 //! arguments. That is what lets the command line, the node daemon and the cluster parts share one decision.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod allowlist;
 pub mod backoff;
 pub mod challenge;

@@ -13,7 +13,7 @@ mod descriptor;
 mod document;
 mod error;
 mod fields;
-mod json;
+pub(crate) mod json;
 mod limits;
 pub mod media_type;
 

@@ -12,7 +12,7 @@ use super::{DocumentLimits, ManifestError, error::shown};
 /// # Errors
 /// [`ManifestError::Json`] for a byte-order mark, text after the value, a repeated key or bad syntax;
 /// [`ManifestError::Limit`] for `jsonDepth` and `jsonNodes`.
-pub(super) fn parse(bytes: &[u8], limits: &DocumentLimits) -> Result<Value, ManifestError> {
+pub(crate) fn parse(bytes: &[u8], limits: &DocumentLimits) -> Result<Value, ManifestError> {
     let fault = |problem: &str| ManifestError::Json { problem: problem.to_owned() };
     if bytes.starts_with(b"\xef\xbb\xbf") {
         return Err(fault("it starts with a byte-order mark"));
