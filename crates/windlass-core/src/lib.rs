@@ -8,6 +8,7 @@ pub mod access;
 pub mod allowlist;
 pub mod backoff;
 pub mod challenge;
+pub mod decide;
 pub mod digest;
 pub mod dockerconfig;
 pub mod host;
