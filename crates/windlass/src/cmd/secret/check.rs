@@ -1,15 +1,17 @@
 //! `windlass secret check`: what a pull secret holds, and what the API server and the kubelet make of it.
 //!
-//! Values are never shown; keys and user names are.
+//! Values are never shown; keys and user names are. The rules are windlass-core's `secretcheck`.
 
-use std::error::Error;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
-use windlass_core::dockerconfig::{Document, Layout, Note, decode};
-use windlass_core::keyring::{Credential, Mode};
+use windlass_core::dockerconfig::{Layout, decode};
+use windlass_core::keyring::{DOCKERCFG, DOCKERCONFIGJSON, Mode};
+use windlass_core::secret::Secret;
+use windlass_core::secretcheck::{Problem, SecretData, Severity, examine, examine_document};
 
 use crate::failure::Failure;
 use crate::input;
@@ -28,168 +30,110 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let mut checked = Vec::new();
     for file in &args.files {
-        let text = input::text(file, input::MANIFEST_BYTES_MAX)?;
-        checked.extend(examine(&file.display().to_string(), &text)?);
+        let text = Secret::new(input::text(file, input::MANIFEST_BYTES_MAX)?);
+        checked.extend(in_file(&file.display().to_string(), text.expose())?);
     }
     if checked.is_empty() {
-        return Err(Failure::usage("nothing to examine", "the files hold no Secret and are no credential file"));
+        return Err(Failure::usage("nothing to examine", "the files hold no pull secret and are no credential file")
+            .hint("name a manifest with a Secret, or a config.json"));
     }
-    let sound = checked.iter().all(Checked::is_sound);
+    let is_sound = checked.iter().all(Checked::is_sound);
     session.screen.show(&Findings(checked))?;
-    if sound { Ok(()) } else { Err(Failure::told(1)) }
+    if is_sound { Ok(()) } else { Err(Failure::told(1)) }
 }
 
 /// One secret and what was found.
 struct Checked {
     /// The file, and the Secret in it.
     name: String,
-    entries: Vec<Entry>,
-    /// Why it is refused or ignored.
-    errors: Vec<String>,
-    /// What is odd about it.
-    warnings: Vec<String>,
-}
-
-struct Entry {
-    key: String,
-    kind: &'static str,
-    user: String,
+    /// Key, kind of credential, user name.
+    entries: Vec<[String; 3]>,
+    problems: Vec<Problem>,
 }
 
 impl Checked {
     fn is_sound(&self) -> bool {
-        self.errors.is_empty()
+        self.problems.iter().all(|problem| problem.severity() < Severity::Error)
     }
 }
 
 /// Every pull secret in a file.
-fn examine(file: &str, text: &str) -> Result<Vec<Checked>, Failure> {
+fn in_file(file: &str, text: &str) -> Result<Vec<Checked>, Failure> {
     let documents = input::documents(file, text)?;
+    if let [one] = documents.as_slice()
+        && one.get("kind").is_none()
+    {
+        return Ok(vec![bare(file, one, text)]);
+    }
     let mut checked = Vec::new();
     for document in &documents {
-        let items = match document["items"].as_array() {
-            Some(items) if document["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
-                items.iter().collect()
-            }
-            Some(_) | None => vec![document],
-        };
-        for object in items {
-            match object["kind"].as_str() {
-                Some("Secret") => checked.extend(secret(file, object)),
-                Some(_) => {}
-                None => checked.push(bare(file, object)),
-            }
+        let is_list = document["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+        match document["items"].as_array() {
+            Some(items) if is_list => checked.extend(items.iter().filter_map(|item| secret(file, item))),
+            Some(_) | None => checked.extend(secret(file, document)),
         }
     }
     Ok(checked)
 }
 
 /// A credential file: the layout shows by what is in it.
-fn bare(file: &str, object: &Json) -> Checked {
-    let layout = if object.get("auths").is_none() && file.ends_with(".dockercfg") {
-        Layout::DockerCfg
-    } else {
-        Layout::ConfigJson
-    };
-    decoded(file.to_owned(), object.to_string().as_bytes(), layout)
+fn bare(file: &str, document: &Json, text: &str) -> Checked {
+    let is_old = document.get("auths").is_none() && file.ends_with(Layout::DockerCfg.data_key());
+    let layout = if is_old { Layout::DockerCfg } else { Layout::ConfigJson };
+    let problems = examine_document(text.as_bytes(), layout);
+    Checked { name: file.to_owned(), entries: entries(text.as_bytes(), layout), problems }
 }
 
-/// A Secret, unless it is of a type that has nothing to do with registries.
+/// A Secret, unless it has nothing to do with registries.
 fn secret(file: &str, object: &Json) -> Option<Checked> {
+    if object["kind"].as_str() != Some("Secret") {
+        return None;
+    }
+    let kind = object["type"].as_str().unwrap_or("Opaque");
+    let has = |key: &str| object["data"].get(key).is_some() || object["stringData"].get(key).is_some();
+    let is_ours = kind == DOCKERCONFIGJSON || kind == DOCKERCFG;
+    if !is_ours && !has(Layout::ConfigJson.data_key()) && !has(Layout::DockerCfg.data_key()) {
+        return None;
+    }
     let metadata = &object["metadata"];
     let namespace = metadata["namespace"].as_str().unwrap_or("default");
     let name = format!("{file}: {namespace}/{}", metadata["name"].as_str().unwrap_or("(no name)"));
-    let kind = object["type"].as_str().unwrap_or("Opaque");
-    let has = |key: &str| object["data"].get(key).is_some() || object["stringData"].get(key).is_some();
-    let layout = match kind {
-        "kubernetes.io/dockerconfigjson" => Layout::ConfigJson,
-        "kubernetes.io/dockercfg" => Layout::DockerCfg,
-        _ => {
-            let layout = [Layout::ConfigJson, Layout::DockerCfg].into_iter().find(|layout| has(layout.data_key()))?;
-            let why = format!("the type is {kind}, so no kubelet uses it: set `type: {}`", type_of(layout));
-            return Some(failed(name, why));
-        }
+    let Some(data) = data(object) else {
+        return Some(Checked { name, entries: Vec::new(), problems: vec![Problem::not_base64()] });
     };
-    let key = layout.data_key();
-    if let Some(text) = object["stringData"][key].as_str() {
-        return Some(decoded(name, text.as_bytes(), layout));
+    let layout = if kind == DOCKERCFG { Layout::DockerCfg } else { Layout::ConfigJson };
+    let entries = data.get(layout.data_key()).map(|bytes| entries(bytes.expose(), layout)).unwrap_or_default();
+    Some(Checked { name, entries, problems: examine(kind, &data) })
+}
+
+/// The values of `data`, decoded, under those of `stringData`, as the API server puts them together.
+fn data(object: &Json) -> Option<SecretData> {
+    let mut data = BTreeMap::new();
+    for (key, value) in object["data"].as_object().into_iter().flatten() {
+        let encoded: String = value.as_str().unwrap_or_default().split_ascii_whitespace().collect();
+        data.insert(key.clone(), Secret::new(STANDARD.decode(encoded).ok()?));
     }
-    let Some(encoded) = object["data"][key].as_str() else {
-        return Some(failed(name, format!("data has no key {key}: the API server refuses this secret")));
+    for (key, value) in object["stringData"].as_object().into_iter().flatten() {
+        data.insert(key.clone(), Secret::new(value.as_str().unwrap_or_default().as_bytes().to_vec()));
+    }
+    Some(data)
+}
+
+/// What can be read of it, whatever else is wrong.
+fn entries(bytes: &[u8], layout: Layout) -> Vec<[String; 3]> {
+    let document = decode(bytes, layout, Mode::Windlass).unwrap_or_default();
+    let entry = |entry: &windlass_core::dockerconfig::Entry| {
+        let user = entry.credential.username().unwrap_or_default().to_owned();
+        [entry.key.clone(), entry.credential.kind().to_owned(), user]
     };
-    let packed: String = encoded.split_ascii_whitespace().collect();
-    Some(match STANDARD.decode(packed) {
-        Ok(bytes) => decoded(name, &bytes, layout),
-        Err(_) => failed(name, format!("data[{key}] is not base64; plain text belongs under stringData")),
-    })
+    document.entries.iter().map(entry).collect()
 }
 
-fn type_of(layout: Layout) -> &'static str {
-    match layout {
-        Layout::ConfigJson => "kubernetes.io/dockerconfigjson",
-        Layout::DockerCfg => "kubernetes.io/dockercfg",
-    }
-}
-
-fn failed(name: String, why: String) -> Checked {
-    Checked { name, entries: Vec::new(), errors: vec![why], warnings: Vec::new() }
-}
-
-/// Both readers look at it: ours says what is in it, the kubelet's whether it would be used.
-fn decoded(name: String, bytes: &[u8], layout: Layout) -> Checked {
-    let mut checked = match decode(bytes, layout, Mode::Windlass) {
-        Ok(document) => listed(name, &document),
-        Err(error) => failed(name, chain(&error)),
-    };
-    if let (true, Err(error)) = (checked.is_sound(), decode(bytes, layout, Mode::Kubelet)) {
-        checked.errors.push(format!("a kubelet refuses it: {}", chain(&error)));
-    }
-    if checked.entries.is_empty() && checked.is_sound() {
-        checked.errors.push("it holds no credential".to_owned());
-    }
-    checked
-}
-
-fn listed(name: String, document: &Document) -> Checked {
-    let entries = document.entries.iter().map(|entry| {
-        let (kind, user) = match &entry.credential {
-            Credential::Basic { username, .. } => ("password", username.clone()),
-            Credential::IdentityToken { username, .. } => ("identity token", username.clone().unwrap_or_default()),
-            Credential::RegistryToken { .. } => ("registry token", String::new()),
-            Credential::Anonymous => ("anonymous", String::new()),
-            _ => ("credential", String::new()),
-        };
-        Entry { key: entry.key.clone(), kind, user }
-    });
-    let rejected = document.rejected.iter().map(|rejected| format!("entry {}: {}", rejected.key, rejected.why));
-    let notes = document.notes.iter().map(|note| match note {
-        Note::Document(note) => note.to_string(),
-        Note::Entry { key, what } => format!("entry {key}: {what}"),
-    });
-    Checked {
-        name,
-        entries: entries.collect(),
-        errors: rejected.collect(),
-        warnings: notes.chain(neighbours(document)).collect(),
-    }
-}
-
-/// Keys match as a plain prefix of the path, so one without a final slash covers its neighbours too (CVE-2021-41092's kin).
-fn neighbours(document: &Document) -> impl Iterator<Item = String> {
-    document.entries.iter().filter_map(|entry| {
-        let bare = entry.key.trim_start_matches("https://").trim_start_matches("http://");
-        let (_, path) = bare.split_once('/')?;
-        let covers = !path.is_empty() && !path.ends_with('/') && !matches!(path, "v1" | "v2");
-        covers.then(|| {
-            format!("entry {}: also covers {}-other; end the key with a slash to stop that", entry.key, entry.key)
-        })
-    })
-}
-
-fn chain(error: &dyn Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
+const fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Note => "note",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
     }
 }
 
@@ -202,35 +146,43 @@ impl Report for Findings {
 
     fn fields(&self) -> Json {
         let items = self.0.iter().map(|checked| {
-            let entries = checked.entries.iter().map(|e| json!({ "key": e.key, "credential": e.kind, "user": e.user }));
+            let entries =
+                checked.entries.iter().map(|[key, kind, user]| json!({ "key": key, "credential": kind, "user": user }));
+            let problems = checked.problems.iter().map(|problem| {
+                json!({
+                    "severity": word(problem.severity()),
+                    "entry": problem.entry,
+                    "message": problem.kind.to_string(),
+                    "hint": problem.hint(),
+                })
+            });
             json!({
                 "secret": checked.name,
                 "sound": checked.is_sound(),
                 "entries": entries.collect::<Vec<_>>(),
-                "errors": checked.errors,
-                "warnings": checked.warnings,
+                "problems": problems.collect::<Vec<_>>(),
             })
         });
         json!({ "items": items.collect::<Vec<_>>() })
     }
 
     fn table(&self, _wide: bool) -> Table {
-        let mut table = Table::new(["SECRET", "STATE", "WHAT"]);
+        let mut table = Table::new(["SECRET", "STATE", "WHAT", "HINT"]);
         for checked in &self.0 {
-            for entry in &checked.entries {
-                let user = if entry.user.is_empty() { String::new() } else { format!(" of {}", entry.user) };
-                table = table.row([checked.name.clone(), "ok".into(), format!("{}: {}{user}", entry.key, entry.kind)]);
+            for [key, kind, user] in &checked.entries {
+                let user = if user.is_empty() { String::new() } else { format!(" of {user}") };
+                table =
+                    table.row([checked.name.clone(), "entry".into(), format!("{key}: {kind}{user}"), String::new()]);
             }
-            for error in &checked.errors {
-                table = table.row([checked.name.clone(), "error".into(), error.clone()]);
-            }
-            for warning in &checked.warnings {
-                table = table.row([checked.name.clone(), "warning".into(), warning.clone()]);
+            for problem in &checked.problems {
+                let state = word(problem.severity()).to_owned();
+                table = table.row([checked.name.clone(), state, problem.to_string(), problem.hint().to_owned()]);
             }
         }
         table
     }
 
+    /// Those that do not work.
     fn names(&self) -> Vec<String> {
         self.0.iter().filter(|checked| !checked.is_sound()).map(|checked| checked.name.clone()).collect()
     }
