@@ -11,6 +11,9 @@
 //! Only for tests: failures panic with what went wrong.
 #![forbid(unsafe_code)]
 
+pub mod canary;
+pub mod clock;
+pub mod faults;
 pub mod images;
 pub mod registry;
 pub mod tools;
