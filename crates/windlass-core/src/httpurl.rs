@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::host::Host;
+use crate::reason::Reason;
 
 /// Longest text that is read; longer ones occur only in attacks (presigned URLs have about 2 KiB).
 pub const MAX_URL_BYTES: usize = 16 * 1024;
@@ -61,6 +62,14 @@ pub enum HttpUrlError {
     /// The host or port is malformed, or the text is too long.
     #[error("the host or port of the URL is malformed")]
     Malformed,
+}
+
+impl HttpUrlError {
+    /// The reason in the common vocabulary, for a URL that an administrator wrote. Realms and redirects have errors
+    /// of their own around this one.
+    pub const fn reason(&self) -> Reason {
+        Reason::InvalidConfig
+    }
 }
 
 /// Scheme, host and port: what credentials bind to.

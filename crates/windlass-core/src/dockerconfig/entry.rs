@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{EntryNote, json};
 use crate::keyring::{Credential, Mode};
+use crate::reason::Reason;
 use crate::secret::Secret;
 
 /// Why an entry cannot be used.
@@ -32,6 +33,13 @@ pub enum EntryError {
     /// User or password is not UTF-8.
     #[error("the user name or password is not UTF-8")]
     NotUtf8,
+}
+
+impl EntryError {
+    /// The reason in the common vocabulary.
+    pub const fn reason(&self) -> Reason {
+        Reason::InvalidCredentials
+    }
 }
 
 /// A usable entry.

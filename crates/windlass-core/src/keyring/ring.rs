@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Candidate, Credential, HUB_KEY, Mode, Origin, covers, credential_hash, normalise_key};
-use crate::dockerconfig::{DecodeError, Layout, Note, decode};
+use crate::dockerconfig::{DecodeError, Document, Layout, Note, decode};
 use crate::reason::Reason;
 use crate::secret::Secret;
 
@@ -113,6 +113,12 @@ impl Ring {
         skipped: &mut Vec<Skipped>,
     ) -> Result<(), DecodeError> {
         let document = decode(bytes, layout, mode)?;
+        self.add_decoded(&document, origin, skipped);
+        Ok(())
+    }
+
+    /// Adds every entry of a document that was decoded before, e.g. one that is kept.
+    pub fn add_decoded(&mut self, document: &Document, origin: &Origin, skipped: &mut Vec<Skipped>) {
         let mut report = |key: &str, why: String| {
             skipped.push(Skipped { origin: origin.clone(), key: key.to_owned(), why });
         };
@@ -125,12 +131,11 @@ impl Ring {
                 Note::Document(what) => report("", what.to_string()),
             }
         }
-        for entry in document.entries {
-            if !self.add(&entry.key, entry.credential, &entry.email, origin.clone()) {
+        for entry in &document.entries {
+            if !self.add(&entry.key, entry.credential.clone(), &entry.email, origin.clone()) {
                 report(&entry.key, "the key is not a registry host with an optional path".to_owned());
             }
         }
-        Ok(())
     }
 
     /// The ring of a pod's pull secrets, in the order of the pod.

@@ -27,6 +27,13 @@ pub enum GoUrlError {
     Bracket,
 }
 
+impl GoUrlError {
+    /// The reason in the common vocabulary.
+    pub const fn reason(&self) -> crate::reason::Reason {
+        crate::reason::Reason::InvalidConfig
+    }
+}
+
 /// Host (with port) and path of a URL, percent escapes undone; bytes, since escapes may stand for any byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GoUrl {
@@ -174,9 +181,12 @@ fn unescape(text: &[u8], part: Part) -> Result<Vec<u8>, GoUrlError> {
 mod tests {
     use super::*;
 
+    /// A text, and the host and path that Go finds in it.
+    type Row = (&'static str, Result<(&'static str, &'static str), GoUrlError>);
+
     #[test]
     fn hosts_and_paths_are_read_as_go_reads_them() {
-        let table: [(&str, Result<(&str, &str), GoUrlError>); 16] = [
+        let table: [Row; 16] = [
             ("https://a.b/c", Ok(("a.b", "/c"))),
             ("https://a.b:/c", Ok(("a.b:", "/c"))),
             ("https://https://a", Ok(("https:", "//a"))),
