@@ -1,4 +1,36 @@
-//! The engine: ensure and pull, single-flight, progress.
+//! The engine: from a reference, or a pod's manifest, to verified images in the store.
+//!
+//! Start at [`Engine`]; [`workload::read`] turns Kubernetes manifests into what [`Engine::ensure`] takes. Every
+//! surface (command line, node daemon, cluster parts) asks this one value, so none of them has a second path.
+//! `pull.rs` is the story of one pull, from string to disk; the rest is one file per step of it.
 #![forbid(unsafe_code)]
 
+mod archive;
+mod attempt;
+mod engine;
+mod ensure;
+mod error;
+pub mod events;
+mod flight;
+mod layers;
+mod load;
+mod origin;
+mod pipe;
+mod pull;
+mod request;
+mod resolve;
+mod save;
+mod supply;
+mod uptodate;
 pub mod workload;
+
+pub use archive::ImageSource;
+pub use attempt::{Accepted, Attempt, Attempts};
+pub use engine::{Engine, EngineConfig};
+pub use error::PullError;
+pub use load::LoadRequest;
+pub use request::{
+    Action, ContainerReport, EnsureReport, EnsureRequest, Failure, PullOptions, PullReport, PullRequest,
+    StrictPlatform, Wait,
+};
+pub use save::{SaveFormat, SaveReport, SaveRequest};

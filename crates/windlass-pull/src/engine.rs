@@ -1,0 +1,170 @@
+//! The engine: one value that every surface holds and asks.
+//!
+//! In: a store, a registry client and a few settings. Out: [`Engine`], a cheap clone whose calls may run at the
+//! same time; equal work is done once. All control is async, all heavy work runs on blocking threads.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::time::Instant;
+use windlass_core::backoff::Backoff;
+use windlass_core::keyring::{Mode, PullSecret};
+use windlass_core::manifest::DocumentLimits;
+use windlass_core::platform::Platform;
+use windlass_core::reference::Reference;
+use windlass_credentials::{CredentialSources, Lookup};
+use windlass_distribution::{Client, Repository};
+use windlass_store::{PullRecords, Store};
+
+use crate::PullError;
+use crate::flight::Flights;
+
+/// Fewest layers of one image in work at once: the network is kept busy while one of them is unpacked.
+const LAYERS_IN_WORK_MIN: usize = 3;
+
+/// Images pulled at once by `ensure`: enough to hide one slow registry, few enough to keep each pull fast.
+const PULLS_AT_ONCE: usize = 3;
+
+/// What an engine is made of.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EngineConfig {
+    /// Where images are kept.
+    pub store: Store,
+    /// How registries are reached.
+    pub client: Client,
+    /// What this machine is.
+    pub host_platform: Platform,
+    /// Where credentials come from beside the pods' secrets.
+    pub credentials: Arc<CredentialSources>,
+    /// Bounds on manifests, indexes and configs.
+    pub limits: DocumentLimits,
+    /// Layers of one image that are fetched and unpacked at once; 0: as many as cores, at least 3.
+    pub layers_in_work: usize,
+    /// Images that `ensure` pulls at the same time.
+    pub pulls_at_once: usize,
+    /// Pull records: the store's own, or a kubelet's.
+    pub records: PullRecords,
+}
+
+impl EngineConfig {
+    /// The defaults around a store, a client and the credentials at hand.
+    pub fn new(
+        store: Store,
+        client: Client,
+        credentials: Arc<CredentialSources>,
+        host_platform: Platform,
+    ) -> EngineConfig {
+        let records = store.records().clone();
+        EngineConfig {
+            store,
+            client,
+            host_platform,
+            credentials,
+            limits: DocumentLimits::default(),
+            layers_in_work: 0,
+            pulls_at_once: PULLS_AT_ONCE,
+            records,
+        }
+    }
+}
+
+/// Pulls, ensures, copies, saves and loads images. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What the clones of an engine share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) client: Client,
+    pub(crate) host_platform: Platform,
+    pub(crate) credentials: Arc<CredentialSources>,
+    pub(crate) limits: DocumentLimits,
+    pub(crate) layers_in_work: usize,
+    pub(crate) cores: usize,
+    /// Configs being fetched, by digest.
+    pub(crate) flights: Flights,
+    pub(crate) records: PullRecords,
+    /// Failed pulls of pods; in memory only, as in the kubelet.
+    pub(crate) backoff: Mutex<Backoff>,
+    /// The moment the back-off's times count from.
+    pub(crate) began: Instant,
+    /// Pulls of one `ensure` at the same time.
+    pub(crate) pulls_at_once: usize,
+}
+
+impl Engine {
+    /// Makes an engine.
+    pub fn new(config: EngineConfig) -> Engine {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let layers_in_work = match config.layers_in_work {
+            0 => cores.max(LAYERS_IN_WORK_MIN),
+            given => given,
+        };
+        Engine {
+            inner: Arc::new(Inner {
+                store: config.store,
+                client: config.client,
+                host_platform: config.host_platform,
+                credentials: config.credentials,
+                limits: config.limits,
+                layers_in_work,
+                cores,
+                flights: Flights::default(),
+                records: config.records,
+                backoff: Mutex::new(Backoff::default()),
+                began: Instant::now(),
+                pulls_at_once: config.pulls_at_once.max(1),
+            }),
+        }
+    }
+
+    /// The store it works on.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The client it asks registries with.
+    pub fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// The platform images are chosen for when nothing else is said.
+    pub fn host_platform(&self) -> &Platform {
+        &self.inner.host_platform
+    }
+}
+
+impl Inner {
+    /// The credentials for an image, in trying order.
+    pub(crate) async fn credentials(
+        &self,
+        reference: &Reference,
+        secrets: &[PullSecret],
+        mode: Mode,
+    ) -> Result<Lookup, PullError> {
+        let found = self.credentials.candidates(reference, secrets, mode).await;
+        found.map_err(|source| PullError::Credentials { source: Box::new(source) })
+    }
+
+    /// A session with the registry of a reference, with everything this process may show it.
+    pub(crate) async fn repository(&self, reference: &Reference, mode: Mode) -> Result<Repository, PullError> {
+        let found = self.credentials(reference, &[], mode).await?;
+        Ok(self.client.repository(reference, found.candidates, mode))
+    }
+}
+
+/// Runs blocking work on a thread that may block.
+pub(crate) async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, PullError>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    PullError: From<E>,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(PullError::from),
+        Err(_) => Err(PullError::Internal("a worker thread panicked")),
+    }
+}

@@ -1,0 +1,394 @@
+//! Fetches and unpacks the layers of one image, several at once, each in one pass.
+//!
+//! In: the layers that are missing, the lease that protects them. Out: all of them in the store, or the first
+//! error. A task drives each download and hands its bytes through a bounded [`pipe`](crate::pipe) to a blocking
+//! thread that hashes, inflates and writes. A blob that an image uses twice is fetched once and feeds both.
+//!
+//! A dropped or canceled call stops its transfers; finished layers stay. Wrong bytes are fetched once more from
+//! byte 0, elsewhere if there is another source. Layers that another pull has in work are waited for last, so
+//! two pulls never wait for each other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use windlass_core::digest::Digest;
+use windlass_core::manifest::Descriptor;
+use windlass_core::reason::Reason;
+use windlass_distribution::{BlobEvent, BlobFetch};
+use windlass_store::{LayerClaim, LayerKey, LayerWork, PullLease, StoreError, Threads};
+
+use crate::PullError;
+use crate::archive::Archive;
+use crate::engine::blocking;
+use crate::events::{Events, LayerState, Throttle};
+use crate::origin::Origin;
+use crate::pipe::{PipeReader, PipeWriter, pipe};
+
+/// Everything the layers of one pull share.
+#[derive(Debug)]
+pub(crate) struct LayerContext {
+    pub(crate) origin: Origin,
+    pub(crate) lease: PullLease,
+    pub(crate) events: Events,
+    pub(crate) cancel: CancellationToken,
+    /// Layers in work at once.
+    pub(crate) parallel: usize,
+    pub(crate) cores: usize,
+    /// Number of each distinct blob, as events call it.
+    pub(crate) numbers: BTreeMap<Digest, usize>,
+    pub(crate) fetched_bytes: AtomicU64,
+}
+
+/// One blob and the layers it becomes.
+#[derive(Debug)]
+struct Job {
+    blob: Descriptor,
+    works: Vec<LayerWork>,
+}
+
+/// What is left of a job that is done.
+type Again = Vec<LayerWork>;
+
+/// A layer that was wanted and how it was found.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) key: LayerKey,
+    pub(crate) blob: Descriptor,
+}
+
+/// What claiming the layers led to.
+#[derive(Debug, Default)]
+pub(crate) struct Claimed {
+    /// Blobs whose layers are all here already.
+    pub(crate) present: Vec<Digest>,
+    work: Vec<(Descriptor, LayerWork)>,
+    busy: Vec<Wanted>,
+}
+
+impl Claimed {
+    /// Compressed bytes that this pull has to fetch, each blob once.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        let blobs: BTreeMap<&Digest, u64> = self.work.iter().map(|(blob, _)| (&blob.digest, blob.size_bytes)).collect();
+        blobs.values().sum()
+    }
+}
+
+/// Claims every layer once. Blocks for a few file operations per layer.
+pub(crate) fn claim(lease: &PullLease, wanted: Vec<Wanted>) -> Result<Claimed, StoreError> {
+    let mut claimed = Claimed::default();
+    for layer in wanted {
+        match lease.try_claim_layer(&layer.key)? {
+            Some(LayerClaim::Present) => claimed.present.push(layer.blob.digest),
+            Some(LayerClaim::Work(work)) => claimed.work.push((layer.blob, work)),
+            None => claimed.busy.push(layer),
+        }
+    }
+    Ok(claimed)
+}
+
+/// Brings every claimed layer into the store.
+pub(crate) async fn bring(context: &Arc<LayerContext>, claimed: Claimed) -> Result<(), PullError> {
+    let blobs = claimed.work.iter().map(|(blob, _)| (blob.digest.clone(), blob.clone()));
+    let busy = claimed.busy.iter().map(|layer| (layer.blob.digest.clone(), layer.blob.clone()));
+    let blobs: BTreeMap<Digest, Descriptor> = blobs.chain(busy).collect();
+    let mut queue = jobs(split_dominant(claimed.work, context.cores));
+    let mut busy: VecDeque<Wanted> = claimed.busy.into();
+    let mut running = JoinSet::new();
+    loop {
+        while running.len() < context.parallel
+            && let Some(job) = queue.pop_front()
+        {
+            running.spawn(run(context.clone(), job));
+        }
+        let Some(done) = running.join_next().await else {
+            let Some(layer) = busy.pop_front() else { return Ok(()) };
+            queue.extend(wait_for(context, layer).await?);
+            continue;
+        };
+        match done.unwrap_or(Err(PullError::Internal("a layer's task panicked"))) {
+            Ok(again) => {
+                let again =
+                    again.into_iter().filter_map(|work| Some((blobs.get(&work.key().layer.blob)?.clone(), work)));
+                queue.extend(jobs(again));
+            }
+            Err(error) => {
+                // The others stop at once and are waited for, so that nothing of this pull runs on behind it.
+                context.cancel.cancel();
+                while running.join_next().await.is_some() {}
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Gives a second thread to layers that would leave cores idle: all of them when they are fewer than the cores, or
+/// the one that makes up most of the image.
+fn split_dominant(work: Vec<(Descriptor, LayerWork)>, cores: usize) -> Vec<(Descriptor, LayerWork)> {
+    let sizes: BTreeMap<Digest, u64> = work.iter().map(|(blob, _)| (blob.digest.clone(), blob.size_bytes)).collect();
+    let total: u64 = sizes.values().sum();
+    let pays = |size_bytes: u64| cores > 1 && (sizes.len() < cores || size_bytes > total / 2);
+    let threads = |blob: &Descriptor| if pays(blob.size_bytes) { Threads::Two } else { Threads::One };
+    work.into_iter()
+        .map(|(blob, work)| {
+            let threads = threads(&blob);
+            (blob, work.on(threads))
+        })
+        .collect()
+}
+
+/// Groups layers by blob, largest first: the longest download should not start last.
+fn jobs(work: impl IntoIterator<Item = (Descriptor, LayerWork)>) -> VecDeque<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    for (blob, work) in work {
+        match jobs.iter_mut().find(|job| job.blob.digest == blob.digest) {
+            Some(job) => job.works.push(work),
+            None => jobs.push(Job { blob, works: vec![work] }),
+        }
+    }
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.blob.size_bytes));
+    jobs.into()
+}
+
+/// Waits for a layer that another pull has in work; a job if that one gave up.
+async fn wait_for(context: &Arc<LayerContext>, layer: Wanted) -> Result<Option<Job>, PullError> {
+    let number = context.numbers.get(&layer.blob.digest).copied().unwrap_or_default();
+    context.events.layer(number, LayerState::Waiting);
+    let (lease, cancel, key) = (context.lease.clone(), context.cancel.clone(), layer.key);
+    match blocking(move || lease.claim_layer(&key, &|| cancel.is_cancelled())).await? {
+        LayerClaim::Present => {
+            context.events.layer(number, LayerState::Done);
+            Ok(None)
+        }
+        LayerClaim::Work(work) => Ok(Some(Job { blob: layer.blob, works: vec![work] })),
+    }
+}
+
+/// One blob, from its first byte to its layers in the store; wrong bytes are fetched afresh as long as the client
+/// knows whom to ask.
+async fn run(context: Arc<LayerContext>, job: Job) -> Result<Again, PullError> {
+    let number = context.numbers.get(&job.blob.digest).copied().unwrap_or_default();
+    let again = match &context.origin {
+        Origin::Archive { archive, .. } => read(&context, archive, &job.blob, job.works).await?,
+        Origin::Registry { repository, .. } => {
+            let keys: Vec<LayerKey> = job.works.iter().map(|work| work.key().clone()).collect();
+            let mut fetch = repository.blob(&job.blob);
+            let mut works = job.works;
+            loop {
+                let error = match transfer(&context, &mut fetch, &job.blob, works, number).await {
+                    Ok(again) => break again,
+                    Err(Failed { error, wrong_bytes }) if wrong_bytes && fetch.reject_source() => error,
+                    Err(Failed { error, .. }) => return Err(error),
+                };
+                context.events.warning(format!("layer {} is fetched again: {error}", job.blob.digest.short()));
+                works = claim_again(&context, &keys).await?;
+                if works.is_empty() {
+                    break Vec::new();
+                }
+            }
+        }
+    };
+    if again.is_empty() {
+        context.events.layer(number, LayerState::Done);
+    }
+    Ok(again)
+}
+
+/// Why a transfer did not end in layers.
+struct Failed {
+    error: PullError,
+    /// The bytes were not what their digest promised.
+    wrong_bytes: bool,
+}
+
+impl From<PullError> for Failed {
+    fn from(error: PullError) -> Failed {
+        Failed { error, wrong_bytes: false }
+    }
+}
+
+async fn claim_again(context: &Arc<LayerContext>, keys: &[LayerKey]) -> Result<Vec<LayerWork>, PullError> {
+    let (lease, cancel, keys) = (context.lease.clone(), context.cancel.clone(), keys.to_vec());
+    let claims = blocking(move || {
+        let claim = |key| lease.claim_layer(key, &|| cancel.is_cancelled());
+        keys.iter().map(claim).collect::<Result<Vec<_>, StoreError>>()
+    });
+    let works = claims.await?.into_iter().filter_map(|claim| match claim {
+        LayerClaim::Present => None,
+        LayerClaim::Work(work) => Some(work),
+    });
+    Ok(works.collect())
+}
+
+/// Streams a blob from the registry into the threads that unpack it.
+async fn transfer(
+    context: &Arc<LayerContext>,
+    fetch: &mut BlobFetch,
+    blob: &Descriptor,
+    works: Vec<LayerWork>,
+    number: usize,
+) -> Result<Again, Failed> {
+    let mut writers = Vec::new();
+    let mut readers = Vec::new();
+    for work in works {
+        let (writer, reader) = pipe();
+        let context = context.clone();
+        readers.push(tokio::task::spawn_blocking(move || unpack_from_pipe(&context, work, reader)));
+        writers.push(writer);
+    }
+    let driven = tokio::select! {
+        driven = drive(context, fetch, &writers, number) => driven,
+        () = context.cancel.cancelled() => Err(PullError::Canceled),
+    };
+    match driven {
+        Ok(Driven::Complete) => {
+            context.events.layer(number, LayerState::Unpacking);
+            for writer in writers {
+                // A reader that has gone says itself why.
+                let _ = writer.finish().await;
+            }
+        }
+        Ok(Driven::ReaderGone) | Err(_) => drop(writers),
+    }
+    let unpacked = join(readers).await;
+    match (driven, unpacked) {
+        (Err(error), _) => Err(error.into()),
+        (Ok(_), Ok(again)) => Ok(again),
+        (Ok(_), Err(error)) => {
+            let wrong_bytes = are_wrong_bytes(&error);
+            Err(Failed { error: layer_error(blob, error), wrong_bytes })
+        }
+    }
+}
+
+/// How a transfer ended.
+enum Driven {
+    Complete,
+    /// A thread gave up; its own result says why.
+    ReaderGone,
+}
+
+async fn drive(
+    context: &LayerContext,
+    fetch: &mut BlobFetch,
+    writers: &[PipeWriter],
+    number: usize,
+) -> Result<Driven, PullError> {
+    let mut throttle = Throttle::new();
+    let mut done_bytes = 0;
+    loop {
+        match fetch.next().await.map_err(|error| context.origin.fetch_error(error))? {
+            None => return Ok(Driven::Complete),
+            Some(BlobEvent::Bytes(bytes)) => {
+                let length = bytes.len() as u64;
+                for writer in writers.iter() {
+                    if writer.send(bytes.clone()).await.is_err() {
+                        return Ok(Driven::ReaderGone);
+                    }
+                }
+                done_bytes += length;
+                context.fetched_bytes.fetch_add(length, Ordering::Relaxed);
+                if throttle.admits(tokio::time::Instant::now()) {
+                    context.events.layer(number, LayerState::Downloading { done_bytes });
+                }
+            }
+            Some(BlobEvent::Restart) => {
+                done_bytes = 0;
+                context.events.layer(number, LayerState::Downloading { done_bytes });
+                for writer in writers.iter() {
+                    if writer.restart().await.is_err() {
+                        return Ok(Driven::ReaderGone);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits for every thread; the first error wins.
+async fn join(readers: Vec<JoinHandle<Result<Again, StoreError>>>) -> Result<Again, PullError> {
+    let mut again = Vec::new();
+    let mut failed = None;
+    for reader in readers {
+        match reader.await {
+            Ok(Ok(more)) => again.extend(more),
+            Ok(Err(error)) => {
+                failed.get_or_insert(PullError::Store(error));
+            }
+            Err(_) => {
+                failed.get_or_insert(PullError::Internal("an unpacking thread panicked"));
+            }
+        }
+    }
+    failed.map_or(Ok(again), Err)
+}
+
+/// Unpacks one layer from a pipe, again from byte 0 when the transfer starts again.
+fn unpack_from_pipe(context: &LayerContext, work: LayerWork, mut reader: PipeReader) -> Result<Again, StoreError> {
+    let key = work.key().clone();
+    let mut work = work;
+    loop {
+        match work.unpack(&mut reader, &Stop(&context.cancel)) {
+            Ok(unpacked) => return Ok(unpacked.again),
+            Err(_) if reader.was_restarted() => {
+                reader.begin_again();
+                match context.lease.claim_layer(&key, &|| context.cancel.is_cancelled())? {
+                    LayerClaim::Present => return Ok(Vec::new()),
+                    LayerClaim::Work(again) => work = again,
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Unpacks layers from an archive on this machine, one reader each.
+async fn read(
+    context: &Arc<LayerContext>,
+    archive: &Arc<Archive>,
+    blob: &Descriptor,
+    works: Vec<LayerWork>,
+) -> Result<Again, PullError> {
+    let threads = works.into_iter().map(|work| {
+        let (context, archive, digest) = (context.clone(), archive.clone(), blob.digest.clone());
+        tokio::task::spawn_blocking(move || -> Result<Again, PullError> {
+            let bytes = archive.blob(&digest)?.ok_or_else(|| archive.missing(&digest))?;
+            let mut input = std::io::BufReader::with_capacity(READ_BYTES, bytes);
+            Ok(work.unpack(&mut input, &Stop(&context.cancel))?.again)
+        })
+    });
+    let mut again = Vec::new();
+    for thread in threads.collect::<Vec<_>>() {
+        let done = thread.await.map_err(|_| PullError::Internal("an unpacking thread panicked"))?;
+        again.extend(done.map_err(|error| layer_error(blob, error))?);
+    }
+    Ok(again)
+}
+
+/// Size of reads from an archive.
+const READ_BYTES: usize = 256 << 10;
+
+fn are_wrong_bytes(error: &PullError) -> bool {
+    matches!(error.reason(), Reason::DigestMismatch | Reason::SizeMismatch)
+}
+
+fn layer_error(blob: &Descriptor, error: PullError) -> PullError {
+    match error {
+        PullError::Store(source) if source.reason() != Reason::Canceled => {
+            PullError::Layer { digest: blob.digest.clone(), source: Box::new(source) }
+        }
+        PullError::Store(_) => PullError::Canceled,
+        other => other,
+    }
+}
+
+/// Lets the extractor stop between two pieces.
+struct Stop<'c>(&'c CancellationToken);
+
+impl windlass_store::Progress for Stop<'_> {
+    fn advance(&self, _step: windlass_store::Step) -> std::ops::ControlFlow<()> {
+        if self.0.is_cancelled() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+    }
+}

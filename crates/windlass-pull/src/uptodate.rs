@@ -1,0 +1,93 @@
+//! Nothing changed? One HEAD answers it when an image is stored under the reference.
+//!
+//! Invariant: `always_with_nothing_new_is_one_head`.
+
+use tokio::time::Instant;
+use windlass_core::manifest::{Document, parse_document};
+use windlass_core::platform::{self, Wanted};
+use windlass_core::reference::Reference;
+use windlass_distribution::TagOrDigest;
+use windlass_store::Image;
+
+use crate::PullError;
+use crate::engine::{Inner, blocking};
+use crate::events::Outcome;
+use crate::origin::Origin;
+use crate::request::PullReport;
+
+/// The stored image, if the registry still means it by this reference and it is whole and for the platform wanted.
+///
+/// An unusable HEAD (405, missing headers) is no answer: the pull goes on with GET.
+pub(crate) async fn unchanged(
+    engine: &Inner,
+    origin: &Origin,
+    reference: &Reference,
+    wanted: &Wanted,
+) -> Result<Option<Image>, PullError> {
+    let Some(stored) = stored(engine, reference, wanted).await? else { return Ok(None) };
+    let Origin::Registry { repository, .. } = origin else { return Ok(None) };
+    let head = repository.head(&TagOrDigest::from(reference)).await.map_err(|error| origin.fetch_error(error))?;
+    let Some(head) = head else { return Ok(None) };
+    let same = stored.manifest == head.digest || stored.index.as_ref() == Some(&head.digest);
+    Ok(same.then_some(stored.image))
+}
+
+/// What is stored under a reference.
+struct Stored {
+    image: Image,
+    manifest: windlass_core::digest::Digest,
+    index: Option<windlass_core::digest::Digest>,
+}
+
+async fn stored(engine: &Inner, reference: &Reference, wanted: &Wanted) -> Result<Option<Stored>, PullError> {
+    let (store, reference, wanted) = (engine.store.clone(), reference.clone(), wanted.clone());
+    let limits = engine.limits.clone();
+    blocking(move || -> Result<_, PullError> {
+        let Some((manifest, index)) = store.resolved(&reference)? else { return Ok(None) };
+        let Some(image) = store.find_reference(&reference)?.filter(|image| image.damage.is_none()) else {
+            return Ok(None);
+        };
+        // Another platform of the same index may be wanted now.
+        let chosen = match &index {
+            Some(index) => match store.read_blob(index, limits.manifest_bytes)? {
+                Some(bytes) => match parse_document(&bytes, None, None, &limits)? {
+                    Document::Index(index) => {
+                        platform::choose(&index, &wanted).map(|entry| entry.descriptor.digest.clone()).ok()
+                    }
+                    Document::Manifest(_) => None,
+                },
+                None => None,
+            },
+            None => Some(manifest.clone()),
+        };
+        let is_nested = index.is_some() && chosen.as_ref() != Some(&manifest);
+        Ok((!is_nested).then_some(Stored { image, manifest, index }))
+    })
+    .await
+}
+
+/// The report of a pull that found nothing to do.
+pub(crate) fn report(reference: &Reference, image: Image, origin: &Origin, began: Instant) -> PullReport {
+    let manifest = image.manifest().cloned().unwrap_or_else(|| image.id.clone());
+    let index = image.manifests.last().and_then(|(_, index)| index.clone());
+    let layers: std::collections::BTreeSet<_> = image.layers.iter().map(|layer| &layer.blob).collect();
+    let layers = layers.len();
+    PullReport {
+        image: reference.as_typed().to_owned(),
+        digest: index.unwrap_or_else(|| manifest.clone()),
+        manifest,
+        platform: image.platform.clone(),
+        outcome: Outcome::UpToDate,
+        layers,
+        layers_already_here: layers,
+        size_bytes: image.compressed_bytes,
+        fetched_bytes: 0,
+        source: None,
+        attempts: origin.attempts(),
+        accepted: origin.accepted(),
+        requests: origin.requests(),
+        took: began.elapsed(),
+        warnings: Vec::new(),
+        id: image.id,
+    }
+}
