@@ -5,18 +5,22 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod admission;
 pub mod allowlist;
 pub mod backoff;
 pub mod challenge;
 pub mod decide;
 pub mod digest;
 pub mod dockerconfig;
+pub mod gc;
 pub mod host;
 pub mod httpurl;
 pub mod keyring;
 pub mod manifest;
 pub mod matchimage;
 pub mod mirror;
+pub mod pin;
+pub mod plan;
 pub mod platform;
 pub mod policy;
 pub mod realm;

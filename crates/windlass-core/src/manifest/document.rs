@@ -1,6 +1,6 @@
 //! Indexes and manifests, and which of the two a document is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
@@ -140,10 +140,25 @@ pub fn parse_document(
             let listed = fields.required_list("layers")?;
             ManifestError::check_limit("layers", listed.len() as u64, limits.layers as u64)?;
             let layer = |(at, value)| parse_needed(value, &format!("layers[{at}]"), limits);
-            let layers = listed.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
+            let layers: Vec<Descriptor> = listed.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
+            check_sizes(&config, &layers)?;
             Ok(Document::Manifest(Manifest { media_type, config, layers, artifact_type, subject, annotations }))
         }
     }
+}
+
+/// One digest has one size.
+fn check_sizes(config: &Descriptor, layers: &[Descriptor]) -> Result<(), ManifestError> {
+    let mut sizes = HashMap::from([(&config.digest, config.size_bytes)]);
+    for (at, layer) in layers.iter().enumerate() {
+        if *sizes.entry(&layer.digest).or_insert(layer.size_bytes) != layer.size_bytes {
+            return Err(ManifestError::field(
+                format!("layers[{at}].size"),
+                "differs from that of the same digest above",
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy)]

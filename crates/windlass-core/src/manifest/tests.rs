@@ -14,6 +14,11 @@ fn descriptor(media_type: &str) -> Value {
     json!({"mediaType": media_type, "digest": EMPTY, "size": 2})
 }
 
+/// Some blob that is not the empty one.
+fn other(media_type: &str, size: u64) -> Value {
+    json!({"mediaType": media_type, "digest": Digest::sha256(b"other"), "size": size})
+}
+
 fn manifest() -> Value {
     json!({
         "schemaVersion": 2,
@@ -129,6 +134,7 @@ fn documents_that_break_a_rule_are_refused() {
         ("text size", edited(manifest(), "/layers/0/size", json!("2")), Reason::BadManifest),
         ("null size", edited(manifest(), "/layers/0/size", Value::Null), Reason::BadManifest),
         ("size 2^63", edited(manifest(), "/layers/0/size", json!(1_u64 << 63)), Reason::BadManifest),
+        ("two sizes of one blob", edited(manifest(), "/layers/0/size", json!(3)), Reason::BadManifest),
         ("exponent", text.replacen("\"size\":2", "\"size\":1e3", 1).into_bytes(), Reason::BadManifest),
         ("huge number", text.replacen("\"size\":2", "\"size\":1e999", 1).into_bytes(), Reason::BadManifest),
         ("annotation", edited(manifest(), "/annotations", json!({"a": 1})), Reason::BadManifest),
@@ -151,8 +157,8 @@ fn documents_that_break_a_rule_are_refused() {
         ("unknown layer", edited(manifest(), "/layers/0/mediaType", json!("application/x")), "application/x"),
         ("helm", edited(manifest(), "/config/mediaType", json!("application/vnd.cncf.helm.config.v1+json")), "Helm"),
         ("empty config", edited(manifest(), "/config/mediaType", json!(media_type::OCI_EMPTY)), "artifact"),
-        ("huge layer", edited(manifest(), "/layers/0/size", json!(1_u64 << 62)), "layerBytes"),
-        ("huge config", edited(manifest(), "/config/size", json!(9 << 20)), "configBytes"),
+        ("huge layer", edited(manifest(), "/layers/0", other(media_type::OCI_LAYER, 1 << 62)), "layerBytes"),
+        ("huge config", edited(manifest(), "/config", other(media_type::OCI_CONFIG, 9 << 20)), "configBytes"),
     ];
     for (name, bytes, word) in table {
         let Ok(Document::Manifest(manifest)) = read(&bytes) else { panic!("{name} is a manifest") };
