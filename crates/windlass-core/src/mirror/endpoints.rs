@@ -138,7 +138,8 @@ fn build(
         scheme,
         host: url.host.clone(),
         base_path: url.base_path.clone(),
-        namespace: (!hub_names_are_one(&url.host, registry)).then(|| registry.clone()),
+        namespace: (!hub_names_are_one(&url.host, registry) && !same_place(&url.host, registry, url.scheme))
+            .then(|| registry.clone()),
         credentials,
         settings: merge(settings, &more.settings),
     }

@@ -246,6 +246,8 @@ impl Reader<'_> {
             }
             None => None,
         };
+        // Without `server` the top level's list means nothing to containerd: the registry itself can do everything.
+        let capabilities = if url.is_some() { capabilities } else { Capabilities::ALL };
         Ok(HostEntry { url, capabilities, settings, tls })
     }
 

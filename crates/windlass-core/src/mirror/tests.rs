@@ -121,6 +121,24 @@ fn the_same_place_is_asked_once() {
 }
 
 #[test]
+fn capabilities_of_the_top_level_belong_to_server() {
+    let with = read("server = \"https://r.io\"\ncapabilities = [\"pull\"]");
+    let without = read("capabilities = [\"pull\"]");
+    let none = RegistryOverride::default();
+    assert!(shown("r.io", Some(&with), &none, Operation::Push).is_empty());
+    assert_eq!(shown("r.io", Some(&without), &none, Operation::Push), ["Registry Https r.io/v2 - registry"]);
+}
+
+#[test]
+fn a_default_port_makes_no_other_place() {
+    let file = read("server = \"https://r.io:443\"\n[host.\"https://r.io\"]");
+    let want = ["Registry Https r.io/v2 - registry"];
+    for registry in ["r.io", "r.io:443"] {
+        assert_eq!(shown(registry, Some(&file), &RegistryOverride::default(), Operation::Pull), want, "{registry}");
+    }
+}
+
+#[test]
 fn docker_hub_has_one_identity() {
     let file = read("[host.\"https://registry-1.docker.io\"]\n[host.\"https://mirror.gcr.io\"]");
     assert_eq!(
