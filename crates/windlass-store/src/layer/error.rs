@@ -214,10 +214,10 @@ impl Failed {
 }
 
 /// The action of [`Failed`] for looking a name up.
-pub const RESOLVE: &str = "resolve";
+pub(super) const RESOLVE: &str = "resolve";
 
 /// Adds what was tried to a bare error number.
-pub trait Doing<T> {
+pub(super) trait Doing<T> {
     /// Names the action, a verb.
     ///
     /// # Errors

@@ -1,0 +1,643 @@
+//! Carries the entries of one layer into a [`Tree`]: parents, links in the way, collisions, whiteouts. One set of
+//! rules for every form a layer can have.
+//!
+//! | the name is taken by | a directory comes | anything else comes | a whiteout comes |
+//! | --- | --- | --- | --- |
+//! | a directory of this layer | it stays, owner and mode are replaced | removed with all below it | it becomes opaque |
+//! | a link or file of this layer | replaced; the directory is opaque | replaced | nothing |
+//! | a whiteout of this layer | replaced; the directory is opaque | replaced | nothing |
+//!
+//! Whiteouts speak of the layers below only, wherever they stand in the archive. Layers are unpacked side by side, so
+//! what needs the layers below is noted in [`Needs`]; with the layers below at hand ([`Below`]) it is done at once.
+//!
+//! Source of truth: OCI image-spec `layer.md`; the CVEs are named where they are answered.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::ControlFlow;
+
+use rustix::fs::FileType;
+
+use super::below::{Below, Lower, LowerNode};
+use super::copy_up;
+use super::error::{EntryName, Failed, LayerError};
+use super::needs::{Implicit, Needs};
+use super::rules::{Action, Device, Meta, NodeKind, Rules, components, split};
+use super::sums::{self, Content, Origin};
+use super::tar::{Entry, Piece, Reader, Source};
+use super::tree::{Found, Made, Tree};
+use super::{Progress, Step};
+
+/// Links followed for one path, as in the kernel.
+const LINKS_MAX: u32 = 40;
+
+/// After how many entries the caller hears of progress.
+const REPORT_ENTRIES: u64 = 256;
+
+/// Memory for putting the record of a layer in order that names entries twice.
+const SUMS_IN_MEMORY_MAX: u64 = 64 << 20;
+
+/// What was made.
+#[derive(Debug)]
+pub(super) struct Applied<T> {
+    pub(super) tree: T,
+    pub(super) needs: Needs,
+    pub(super) entries: u64,
+}
+
+/// What a directory is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Content,
+    Whiteout,
+}
+
+/// One layer on its way into a tree.
+pub(super) struct Apply<'a, T: Tree> {
+    pub(super) tree: T,
+    rules: Rules<'a>,
+    below: Option<Below>,
+    sums: sums::Writer,
+    progress: &'a dyn Progress,
+    pub(super) needs: Needs,
+    directories: Directories<T::Dir>,
+    whiteout_directories: u64,
+    lookups: u64,
+    entries: u64,
+    overrides: bool,
+}
+
+impl<'a, T: Tree> Apply<'a, T> {
+    pub(super) fn new(
+        tree: T,
+        rules: Rules<'a>,
+        below: Option<Below>,
+        sums: sums::Writer,
+        progress: &'a dyn Progress,
+    ) -> Result<Apply<'a, T>, LayerError> {
+        let mut needs = Needs::default();
+        needs.add_implicit(b"", Implicit { for_whiteouts: false, cut: false }, rules.limits)?;
+        let directories = Directories::new(rules.limits.open_directories);
+        Ok(Apply {
+            tree,
+            rules,
+            below,
+            sums,
+            progress,
+            needs,
+            directories,
+            whiteout_directories: 0,
+            lookups: 0,
+            entries: 0,
+            overrides: false,
+        })
+    }
+
+    /// Takes every entry to the end of the stream.
+    pub(super) fn run<S: Source>(&mut self, reader: &mut Reader<'_, S>) -> Result<(), LayerError> {
+        let mut path = Vec::new();
+        while reader.advance()? {
+            self.count(reader.entry())?;
+            match self.rules.judge(reader.entry(), &mut path)? {
+                Action::Skip => {}
+                Action::Whiteout => self.whiteout(&path)?,
+                Action::Opaque => self.opaque(&path)?,
+                Action::Node(NodeKind::File) => self.file(&path, reader)?,
+                Action::Node(kind) => self.node(&path, kind, reader.entry())?,
+            }
+        }
+        reader.drain()
+    }
+
+    /// Writes what had to wait for the last entry, and ends the record.
+    pub(super) fn finish(mut self) -> Result<Applied<T>, LayerError> {
+        if self.needs.implicit.contains_key(&b""[..]) {
+            self.record(b"", &Content::Directory, &Meta::implicit_directory(), Origin::Implicit)?;
+        }
+        let max = SUMS_IN_MEMORY_MAX;
+        let file = self.sums.finish(self.overrides, max).map_err(|source| match source.kind() {
+            std::io::ErrorKind::FileTooLarge => {
+                LayerError::Limit { entry: EntryName::default(), limit: "layerRepeatedBytes", max }
+            }
+            _ => LayerError::Stage { action: "write the record of", source },
+        })?;
+        self.sums = sums::Writer::new(
+            file.try_clone().map_err(|source| LayerError::Stage { action: "read the record of", source })?,
+        );
+        self.finish_directories(file)?;
+        let step = Step { entries: self.entries % REPORT_ENTRIES, ..Step::default() };
+        if self.progress.advance(step).is_break() {
+            return Err(LayerError::Canceled);
+        }
+        Ok(Applied { tree: self.tree, needs: self.needs, entries: self.entries })
+    }
+
+    fn finish_directories(&mut self, sums: File) -> Result<(), LayerError> {
+        for record in sums::Reader::new(sums)? {
+            let record = record?;
+            if record.content != Content::Directory {
+                continue;
+            }
+            let (parent, name) = split(&record.path);
+            let dir = self.directory(parent, Purpose::Whiteout)?;
+            self.tree.finish_directory(&dir, name, &record.meta).map_err(|failed| failed.at(&record.path))?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, entry: &Entry) -> Result<(), LayerError> {
+        self.entries += 1;
+        let max = self.rules.limits.entries;
+        if self.entries > max {
+            return Err(LayerError::Limit { entry: EntryName::new(&entry.name), limit: "layerEntries", max });
+        }
+        if self.entries.is_multiple_of(REPORT_ENTRIES) {
+            let step = Step { entries: REPORT_ENTRIES, ..Step::default() };
+            if let ControlFlow::Break(()) = self.progress.advance(step) {
+                return Err(LayerError::Canceled);
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, path: &[u8], content: &Content, meta: &Meta, origin: Origin) -> Result<(), LayerError> {
+        self.sums
+            .put(path, content, meta, origin)
+            .map_err(|source| LayerError::Stage { action: "write the record of", source })
+    }
+
+    // ---- entries
+
+    fn file<S: Source>(&mut self, path: &[u8], reader: &mut Reader<'_, S>) -> Result<(), LayerError> {
+        let meta = self.rules.meta(reader.entry())?;
+        let (parent, name) = split(path);
+        let dir = self.directory(parent, Purpose::Content)?;
+        let size_bytes = reader.entry().size_bytes;
+        let mut file = self.place(&dir, name, path, |tree| tree.make_file(&dir, name, &meta, size_bytes))?;
+        let mut crc32c = 0;
+        loop {
+            match reader.data()? {
+                Piece::Data(bytes) => {
+                    crc32c = crc32c::crc32c_append(crc32c, bytes);
+                    self.tree.write(&mut file, bytes).map_err(|failed| failed.at(path))?;
+                }
+                Piece::Hole(bytes) => {
+                    crc32c = append_zeros(crc32c, bytes);
+                    self.tree.hole(&mut file, bytes).map_err(|failed| failed.at(path))?;
+                }
+                Piece::End => break,
+            }
+        }
+        self.tree.close(file, &meta).map_err(|failed| failed.at(path))?;
+        let path = joined(self.tree.path(&dir), name);
+        self.record(&path, &Content::File { size_bytes, crc32c }, &meta, Origin::Archive)
+    }
+
+    fn node(&mut self, path: &[u8], kind: NodeKind, entry: &Entry) -> Result<(), LayerError> {
+        let meta = self.rules.meta(entry)?;
+        if path.is_empty() {
+            return self.root(&meta);
+        }
+        let (parent, name) = split(path);
+        let dir = self.directory(parent, Purpose::Content)?;
+        let full = joined(self.tree.path(&dir), name);
+        let content = match kind {
+            NodeKind::Directory => return self.make_directory(&dir, name, &full, &meta),
+            NodeKind::HardLink => return self.hard_link(&dir, name, &full, entry),
+            NodeKind::Symlink => {
+                self.place(&dir, name, path, |tree| tree.make_symlink(&dir, name, &entry.link, &meta))?;
+                Content::Symlink(entry.link.clone())
+            }
+            NodeKind::Device(device) => {
+                self.place(&dir, name, path, |tree| tree.make_special(&dir, name, Some(device), &meta))?;
+                Content::Device(device)
+            }
+            NodeKind::Fifo => {
+                self.place(&dir, name, path, |tree| tree.make_special(&dir, name, None, &meta))?;
+                Content::Fifo
+            }
+            // Files have data and go their own way.
+            NodeKind::File => return Ok(()),
+        };
+        self.record(&full, &content, &meta, Origin::Archive)
+    }
+
+    fn root(&mut self, meta: &Meta) -> Result<(), LayerError> {
+        let root = self.tree.root();
+        self.tree.update_directory(&root, meta).map_err(|failed| failed.at(b"/"))?;
+        self.overrides |= self.needs.implicit.remove(&b""[..]).is_none();
+        self.record(b"", &Content::Directory, meta, Origin::Archive)
+    }
+
+    fn make_directory(&mut self, dir: &T::Dir, name: &[u8], full: &[u8], meta: &Meta) -> Result<(), LayerError> {
+        if let Made::Taken = self.tree.make_directory(dir, name, meta).map_err(|failed| failed.at(full))? {
+            self.overrides = true;
+            match self.tree.find(dir, name).map_err(|failed| failed.at(full))? {
+                Found::Directory(existing) => {
+                    self.tree.update_directory(&existing, meta).map_err(|failed| failed.at(full))?;
+                    self.needs.implicit.remove(full);
+                }
+                Found::Absent | Found::Symlink(_) | Found::Whiteout | Found::Other => {
+                    self.clear(dir, name)?;
+                    self.place(dir, name, full, |tree| tree.make_directory(dir, name, meta))?;
+                    self.record(full, &Content::Directory, meta, Origin::Archive)?;
+                    return self.mark_opaque(dir, name, full);
+                }
+            }
+        }
+        self.record(full, &Content::Directory, meta, Origin::Archive)
+    }
+
+    fn mark_opaque(&mut self, dir: &T::Dir, name: &[u8], full: &[u8]) -> Result<(), LayerError> {
+        if let Found::Directory(made) = self.tree.find(dir, name).map_err(|failed| failed.at(full))? {
+            self.tree.make_opaque(&made).map_err(|failed| failed.at(full))?;
+        }
+        self.record(full, &Content::Opaque, &Meta::default(), Origin::Archive)
+    }
+
+    fn whiteout(&mut self, path: &[u8]) -> Result<(), LayerError> {
+        let (parent, name) = split(path);
+        let dir = self.directory(parent, Purpose::Whiteout)?;
+        let full = joined(self.tree.path(&dir), name);
+        match self.tree.make_whiteout(&dir, name).map_err(|failed| failed.at(path))? {
+            Made::New(()) => {
+                self.needs.add_whiteout(&full, self.rules.limits)?;
+                self.record(&full, &Content::Whiteout, &Meta::default(), Origin::Archive)
+            }
+            Made::Taken => match self.tree.find(&dir, name).map_err(|failed| failed.at(path))? {
+                Found::Directory(own) => {
+                    self.tree.make_opaque(&own).map_err(|failed| failed.at(path))?;
+                    if let Some(implicit) = self.needs.implicit.get_mut(&full) {
+                        implicit.cut = true;
+                    }
+                    // A second mark is the same mark.
+                    self.overrides = true;
+                    self.record(&full, &Content::Opaque, &Meta::default(), Origin::Archive)
+                }
+                Found::Absent | Found::Symlink(_) | Found::Whiteout | Found::Other => Ok(()),
+            },
+        }
+    }
+
+    fn opaque(&mut self, path: &[u8]) -> Result<(), LayerError> {
+        let dir = self.directory(path, Purpose::Whiteout)?;
+        let full = self.tree.path(&dir).to_vec();
+        if full.is_empty() {
+            self.needs.root_opaque = true;
+        }
+        self.tree.make_opaque(&dir).map_err(|failed| failed.at(path))?;
+        self.overrides = true;
+        self.record(&full, &Content::Opaque, &Meta::default(), Origin::Archive)
+    }
+
+    // ---- collisions
+
+    /// Makes something that is no directory; what has its name gives way (never followed: CVE-2021-32760,
+    /// CVE-2026-33056), other names of the old file keep their content (RUSTSEC-2018-0002).
+    fn place<X>(
+        &mut self,
+        dir: &T::Dir,
+        name: &[u8],
+        path: &[u8],
+        mut make: impl FnMut(&mut T) -> Result<Made<X>, Failed>,
+    ) -> Result<X, LayerError> {
+        if let Made::New(made) = make(&mut self.tree).map_err(|failed| failed.at(path))? {
+            return Ok(made);
+        }
+        self.clear(dir, name)?;
+        match make(&mut self.tree).map_err(|failed| failed.at(path))? {
+            Made::New(made) => Ok(made),
+            Made::Taken => Err(Failed { action: "replace", errno: rustix::io::Errno::EXIST }.at(path)),
+        }
+    }
+
+    fn clear(&mut self, dir: &T::Dir, name: &[u8]) -> Result<(), LayerError> {
+        let full = joined(self.tree.path(dir), name);
+        self.tree.remove(dir, name).map_err(|failed| failed.at(&full))?;
+        self.overrides = true;
+        self.needs.forget_below(&full);
+        self.directories.clear();
+        self.record(&full, &Content::Removed, &Meta::default(), Origin::Archive)
+    }
+
+    // ---- hard links
+
+    fn hard_link(&mut self, dir: &T::Dir, name: &[u8], full: &[u8], entry: &Entry) -> Result<(), LayerError> {
+        let refuse = |what| LayerError::Archive { entry: EntryName::new(&entry.name), what };
+        let mut target = Vec::new();
+        self.rules.link_target(entry, &mut target)?;
+        if target.is_empty() {
+            return Err(refuse("a hard link to the root"));
+        }
+        let (target_parent, target_name) = split(&target);
+        let stacked = self.below.is_some();
+        let found = if stacked {
+            Some(self.directory(target_parent, Purpose::Content)?)
+        } else {
+            self.existing_directory(target_parent)?
+        };
+        let Some(target_dir) = found else {
+            self.needs.redo = true;
+            return Ok(());
+        };
+        let target_full = joined(self.tree.path(&target_dir), target_name);
+        if target_full == full {
+            return Err(refuse("a hard link to itself"));
+        }
+        match self.tree.find(&target_dir, target_name).map_err(|failed| failed.at(&target))? {
+            Found::Symlink(_) | Found::Other => {}
+            Found::Directory(_) => return Err(refuse("a hard link to a directory")),
+            Found::Whiteout => return Err(refuse("a hard link to something that this layer removes")),
+            Found::Absent if !stacked => {
+                self.needs.redo = true;
+                return Ok(());
+            }
+            Found::Absent => self.copy_up(&target_dir, target_name, &target_full, &refuse)?,
+        }
+        self.place(dir, name, full, |tree| tree.make_link(dir, name, &target_dir, target_name))?;
+        self.record(full, &Content::HardLink(target_full), &Meta::default(), Origin::Archive)
+    }
+
+    /// Brings a lower layer's file into this layer, as overlayfs does when it is linked to.
+    fn copy_up(
+        &mut self,
+        dir: &T::Dir,
+        name: &[u8],
+        full: &[u8],
+        refuse: &dyn Fn(&'static str) -> LayerError,
+    ) -> Result<(), LayerError> {
+        let lower = match &mut self.below {
+            Some(below) if !self.tree.hides_below(dir) => below.find(full).map_err(|failed| failed.at(full))?,
+            Some(_) | None => Lower::Absent,
+        };
+        match lower {
+            Lower::Absent => Err(refuse("a hard link to something that does not exist")),
+            Lower::Directory(_) => Err(refuse("a hard link to a directory")),
+            Lower::Symlink(text, node) => {
+                let meta = copy_up::meta(&node, name, &self.rules).map_err(|failed| failed.at(full))?;
+                self.place(dir, name, full, |tree| tree.make_symlink(dir, name, &text, &meta))?;
+                self.record(full, &Content::Symlink(text), &meta, Origin::CopiedUp)
+            }
+            Lower::Other(node) => self.copy_up_node(dir, name, full, &node),
+        }
+    }
+
+    fn copy_up_node(&mut self, dir: &T::Dir, name: &[u8], full: &[u8], node: &LowerNode) -> Result<(), LayerError> {
+        let meta = copy_up::meta(node, name, &self.rules).map_err(|failed| failed.at(full))?;
+        let special = |block| Device {
+            block,
+            major: rustix::fs::major(node.stat.st_rdev),
+            minor: rustix::fs::minor(node.stat.st_rdev),
+        };
+        let device = match FileType::from_raw_mode(node.stat.st_mode) {
+            FileType::CharacterDevice => Some(special(false)),
+            FileType::BlockDevice => Some(special(true)),
+            FileType::RegularFile => {
+                let size_bytes = u64::try_from(node.stat.st_size).unwrap_or_default();
+                let mut file = self.place(dir, name, full, |tree| tree.make_file(dir, name, &meta, size_bytes))?;
+                let mut crc32c = 0;
+                copy_up::content(node, name, |bytes| {
+                    crc32c = crc32c::crc32c_append(crc32c, bytes);
+                    self.tree.write(&mut file, bytes)
+                })
+                .map_err(|failed| failed.at(full))?;
+                self.tree.close(file, &meta).map_err(|failed| failed.at(full))?;
+                return self.record(full, &Content::File { size_bytes, crc32c }, &meta, Origin::CopiedUp);
+            }
+            _ => None,
+        };
+        self.place(dir, name, full, |tree| tree.make_special(dir, name, device, &meta))?;
+        let content = device.map_or(Content::Fifo, Content::Device);
+        self.record(full, &content, &meta, Origin::CopiedUp)
+    }
+
+    // ---- directories
+
+    /// The directory that a cleaned path leads to, links resolved inside the root, missing ones made.
+    fn directory(&mut self, path: &[u8], purpose: Purpose) -> Result<T::Dir, LayerError> {
+        match self.resolve(path, Some(purpose))? {
+            Some(dir) => Ok(dir),
+            None => Err(Failed { action: "create", errno: rustix::io::Errno::NOENT }.at(path)),
+        }
+    }
+
+    /// The same, but nothing is made: none if a part is missing in this layer.
+    fn existing_directory(&mut self, path: &[u8]) -> Result<Option<T::Dir>, LayerError> {
+        self.resolve(path, None)
+    }
+
+    fn resolve(&mut self, path: &[u8], make: Option<Purpose>) -> Result<Option<T::Dir>, LayerError> {
+        let mut known = path.len();
+        let mut dir = loop {
+            if known == 0 {
+                break self.tree.root();
+            }
+            if let Some(dir) = self.directories.get(&path[..known]) {
+                break dir;
+            }
+            known = split(&path[..known]).0.len();
+        };
+        while known < path.len() {
+            let from = if known == 0 { 0 } else { known + 1 };
+            known = path[from..].iter().position(|&b| b == b'/').map_or(path.len(), |at| from + at);
+            match self.walk(dir, &path[from..known], path, make)? {
+                Some(next) => dir = next,
+                None => return Ok(None),
+            }
+            self.directories.keep(&path[..known], &dir);
+        }
+        if make == Some(Purpose::Content) && self.whiteout_directories > 0 {
+            self.needs.used_for_content(self.tree.path(&dir));
+        }
+        Ok(Some(dir))
+    }
+
+    /// One step down, over the links that stand in the way.
+    fn walk(
+        &mut self,
+        start: T::Dir,
+        name: &[u8],
+        path: &[u8],
+        make: Option<Purpose>,
+    ) -> Result<Option<T::Dir>, LayerError> {
+        let mut todo = vec![name.to_vec()];
+        let (mut dir, mut links) = (start, 0);
+        while let Some(name) = todo.pop() {
+            self.lookups += 1;
+            if self.lookups > self.rules.limits.lookups {
+                let max = self.rules.limits.lookups;
+                return Err(LayerError::Limit { entry: EntryName::new(path), limit: "layerLookups", max });
+            }
+            if name == b".." {
+                let up = split(self.tree.path(&dir)).0.to_vec();
+                // This path has no links, so it does not come back here.
+                let Some(parent) = self.existing_directory(&up)? else { return Ok(None) };
+                dir = parent;
+                continue;
+            }
+            let text = match self.tree.find(&dir, &name).map_err(|failed| failed.at(path))? {
+                Found::Directory(next) => {
+                    dir = next;
+                    continue;
+                }
+                Found::Symlink(text) => text,
+                Found::Other => {
+                    let what = "its parent is not a directory";
+                    return Err(LayerError::Archive { entry: EntryName::new(path), what });
+                }
+                Found::Whiteout => {
+                    let Some(purpose) = make else { return Ok(None) };
+                    self.clear(&dir, &name)?;
+                    dir = self.implicit(&dir, &name, purpose, true)?;
+                    continue;
+                }
+                Found::Absent => match self.link_below(&dir, &name)? {
+                    Some(text) => text,
+                    None => {
+                        let Some(purpose) = make else { return Ok(None) };
+                        dir = self.implicit(&dir, &name, purpose, false)?;
+                        continue;
+                    }
+                },
+            };
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(LayerError::UnsafePath { entry: EntryName::new(path), what: "its links form a loop" });
+            }
+            if text.starts_with(b"/") {
+                dir = self.tree.root();
+            }
+            todo.extend(components(&text).rev().filter(|part| *part != b".").map(<[u8]>::to_vec));
+        }
+        Ok(Some(dir))
+    }
+
+    /// The text of a link that a lower layer has under this name.
+    fn link_below(&mut self, dir: &T::Dir, name: &[u8]) -> Result<Option<Vec<u8>>, LayerError> {
+        let Some(below) = &mut self.below else { return Ok(None) };
+        if self.tree.hides_below(dir) {
+            return Ok(None);
+        }
+        let path = joined(self.tree.path(dir), name);
+        match below.find(&path).map_err(|failed| failed.at(&path))? {
+            Lower::Symlink(text, _) => Ok(Some(text)),
+            Lower::Absent | Lower::Directory(_) | Lower::Other(_) => Ok(None),
+        }
+    }
+
+    fn implicit(&mut self, dir: &T::Dir, name: &[u8], purpose: Purpose, cut: bool) -> Result<T::Dir, LayerError> {
+        let full = joined(self.tree.path(dir), name);
+        if name.len() > self.rules.limits.component_bytes {
+            let max = self.rules.limits.component_bytes as u64;
+            return Err(LayerError::Limit { entry: EntryName::new(&full), limit: "componentBytes", max });
+        }
+        if components(&full).count() > self.rules.limits.depth {
+            let max = self.rules.limits.depth as u64;
+            return Err(LayerError::Limit { entry: EntryName::new(&full), limit: "directoryDepth", max });
+        }
+        let meta = Meta::implicit_directory();
+        self.place(dir, name, &full, |tree| tree.make_directory(dir, name, &meta))?;
+        let for_whiteouts = purpose == Purpose::Whiteout;
+        self.whiteout_directories += u64::from(for_whiteouts);
+        self.needs.add_implicit(&full, Implicit { for_whiteouts, cut }, self.rules.limits)?;
+        self.record(&full, &Content::Directory, &meta, Origin::Implicit)?;
+        if cut {
+            self.mark_opaque(dir, name, &full)?;
+        }
+        match self.tree.find(dir, name).map_err(|failed| failed.at(&full))? {
+            Found::Directory(made) => Ok(made),
+            Found::Absent | Found::Symlink(_) | Found::Whiteout | Found::Other => {
+                Err(Failed { action: "create", errno: rustix::io::Errno::NOTDIR }.at(&full))
+            }
+        }
+    }
+}
+
+fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
+    path.extend_from_slice(dir);
+    if !dir.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
+/// The checksum after so many zeros, without making them.
+fn append_zeros(crc: u32, mut count: u64) -> u32 {
+    const CHUNK: usize = 4096;
+    let (mut crc, mut power, mut length) = (crc, crc32c::crc32c(&[0; CHUNK]), CHUNK);
+    let rest = usize::try_from(count % CHUNK as u64).unwrap_or_default();
+    crc = crc32c::crc32c_append(crc, &[0; CHUNK][..rest]);
+    count /= CHUNK as u64;
+    while count > 0 {
+        if count & 1 == 1 {
+            crc = crc32c::crc32c_combine(crc, power, length);
+        }
+        power = crc32c::crc32c_combine(power, power, length);
+        length = length.saturating_mul(2);
+        count >>= 1;
+    }
+    crc
+}
+
+/// Directories kept open by the path that led to them: the ones used lately, in two generations.
+#[derive(Debug)]
+struct Directories<D> {
+    young: HashMap<Vec<u8>, D>,
+    old: HashMap<Vec<u8>, D>,
+    half: usize,
+    last: Option<(Vec<u8>, D)>,
+}
+
+impl<D: Clone> Directories<D> {
+    fn new(max: usize) -> Directories<D> {
+        Directories { young: HashMap::new(), old: HashMap::new(), half: max.div_ceil(2), last: None }
+    }
+
+    fn get(&mut self, path: &[u8]) -> Option<D> {
+        if let Some((last, dir)) = &self.last
+            && last == path
+        {
+            return Some(dir.clone());
+        }
+        let dir = match self.young.get(path) {
+            Some(dir) => dir.clone(),
+            None => {
+                let (path, dir) = self.old.remove_entry(path)?;
+                self.keep(&path, &dir);
+                return Some(dir);
+            }
+        };
+        self.last = Some((path.to_vec(), dir.clone()));
+        Some(dir)
+    }
+
+    fn keep(&mut self, path: &[u8], dir: &D) {
+        if self.young.len() >= self.half {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(path.to_vec(), dir.clone());
+        self.last = Some((path.to_vec(), dir.clone()));
+    }
+
+    fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+        self.last = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_summed_without_being_made() {
+        for count in [0usize, 1, 511, 4096, 4097, 1_000_000] {
+            let zeros = vec![0; count];
+            let want = crc32c::crc32c_append(crc32c::crc32c(b"windlass"), &zeros);
+            assert_eq!(append_zeros(crc32c::crc32c(b"windlass"), count as u64), want, "{count} zeros");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One layer, one pass: wires the stages together on one thread or on two.
+
+use std::fs::File;
+use std::io::BufRead;
+use std::os::fd::BorrowedFd;
+use std::sync::mpsc::sync_channel;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::apply::{Applied, Apply};
+use super::below::Below;
+use super::blob::Blob;
+use super::compress::{Compression, Decoder};
+use super::dir::DirTree;
+use super::error::{Doing, Failed, LayerError};
+use super::rules::Rules;
+use super::stream::{self, BUFFERS, Inline, Meter, Piped};
+use super::tar::{Reader, Source};
+use super::{Extracted, LayerSpec, Progress, SUMS, TREE, Warning, sums};
+
+pub(super) fn extract(
+    input: &mut dyn BufRead,
+    spec: &LayerSpec<'_>,
+    stage: BorrowedFd<'_>,
+    progress: &dyn Progress,
+) -> Result<Extracted, LayerError> {
+    let mut blob = Blob::new(input, spec.digest, spec.size_bytes, progress);
+    match content(&mut blob, spec, stage, progress) {
+        Ok(extracted) => {
+            blob.finish()?;
+            Ok(extracted)
+        }
+        Err(error) => Err(blame(&mut blob, error)),
+    }
+}
+
+/// Damaged content may be the fault of the transfer: then the digest does not fit, and that is what counts.
+fn blame(blob: &mut Blob<'_>, error: LayerError) -> LayerError {
+    let by_content = match &error {
+        LayerError::Compression { .. }
+        | LayerError::Archive { .. }
+        | LayerError::UnsafePath { .. }
+        | LayerError::UnsupportedEntry { .. }
+        | LayerError::DiffId { .. } => true,
+        LayerError::Size { .. }
+        | LayerError::Digest { .. }
+        | LayerError::Limit { .. }
+        | LayerError::Entry { .. }
+        | LayerError::Stage { .. }
+        | LayerError::NoOpenat2
+        | LayerError::Input { .. }
+        | LayerError::Sums { .. }
+        | LayerError::Canceled => false,
+    };
+    match by_content.then(|| blob.finish()) {
+        Some(Err(mismatch)) => mismatch,
+        Some(Ok(())) | None => error,
+    }
+}
+
+fn content(
+    blob: &mut Blob<'_>,
+    spec: &LayerSpec<'_>,
+    stage: BorrowedFd<'_>,
+    progress: &dyn Progress,
+) -> Result<Extracted, LayerError> {
+    let (decoder, found) = Decoder::new(blob, spec.compression, spec.limits)?;
+    let meter = Meter::new(spec.diff_id, blob.size(), spec.limits, progress);
+    let (done, has_zero_padding) = if spec.split {
+        split(blob, decoder, found, meter, spec, stage, progress)?
+    } else {
+        let mut reader = Reader::new(Inline::new(blob, decoder, found, meter), spec.limits);
+        let applied = apply(&mut reader, spec, stage, progress)?;
+        let source = reader.into_source();
+        ((applied, source.meter.finish()?), source.decoder.has_zero_padding())
+    };
+    let (applied, unpacked_bytes) = done;
+    let mut warnings = Vec::new();
+    if found != spec.compression {
+        warnings.push(Warning::CompressionDiffers { stated: spec.compression, found });
+    }
+    if has_zero_padding {
+        warnings.push(Warning::ZeroPadding);
+    }
+    if applied.tree {
+        warnings.push(Warning::XattrsNotStored);
+    }
+    Ok(Extracted { needs: applied.needs, unpacked_bytes, entries: applied.entries, warnings })
+}
+
+/// What a thread hands back: the tree is done with, only whether it lost attributes is left of it.
+type Done = (Applied<bool>, u64);
+
+fn split(
+    blob: &mut Blob<'_>,
+    mut decoder: Decoder,
+    found: Compression,
+    meter: Meter<'_>,
+    spec: &LayerSpec<'_>,
+    stage: BorrowedFd<'_>,
+    progress: &dyn Progress,
+) -> Result<(Done, bool), LayerError> {
+    let (send_full, full) = sync_channel(BUFFERS);
+    let (send_empty, empty) = sync_channel(BUFFERS);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || -> Result<Done, LayerError> {
+            let mut reader = Reader::new(Piped::new(meter, full, send_empty), spec.limits);
+            let applied = apply(&mut reader, spec, stage, progress)?;
+            Ok((applied, reader.into_source().meter.finish()?))
+        });
+        let inflated = stream::inflate(blob, &mut decoder, found, &send_full, &empty);
+        if inflated.is_err() {
+            // The writer may have stopped before; it needs to know that this is no end of the stream.
+            let _ = send_full.send(None);
+        }
+        drop(send_full);
+        drop(empty);
+        let written = match writer.join() {
+            Ok(written) => written,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        match (inflated, written) {
+            (Ok(()), Ok(done)) => Ok((done, decoder.has_zero_padding())),
+            (Err(error), _) | (Ok(()), Err(error)) => Err(error),
+        }
+    })
+}
+
+fn apply<S: Source>(
+    reader: &mut Reader<'_, S>,
+    spec: &LayerSpec<'_>,
+    stage: BorrowedFd<'_>,
+    progress: &dyn Progress,
+) -> Result<Applied<bool>, LayerError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let sums = rustix::fs::openat(stage, SUMS, flags, Mode::RUSR | Mode::WUSR)
+        .doing("write the record of")
+        .map_err(Failed::at_stage)?;
+    let tree = DirTree::create(stage, TREE, spec.form, spec.lowers.is_some()).map_err(Failed::at_stage)?;
+    let below = spec.lowers.map(|lowers| Below::new(lowers, spec.form)).transpose().map_err(Failed::at_stage)?;
+    let rules = Rules { limits: spec.limits, integrity_xattrs: spec.integrity_xattrs };
+    let mut apply = Apply::new(tree, rules, below, sums::Writer::new(File::from(sums)), progress)?;
+    apply.run(reader)?;
+    let Applied { tree, needs, entries } = apply.finish()?;
+    Ok(Applied { tree: tree.lost_xattrs(), needs, entries })
+}

@@ -1,0 +1,212 @@
+//! Layers: from the bytes of a blob to a tree on disk, in one pass, without trusting any of them.
+//!
+//! ```text
+//! blob bytes -> sha256 -> inflate -> sha256 (diff ID) -> tar entries -> rules -> tree of files + record of sums
+//!   blob.rs               compress/    stream.rs            tar/       rules.rs,   dir/           sums/
+//!                                                                      apply.rs
+//! ```
+//!
+//! A layer is unpacked by itself, without the layers below, so that all layers of an image go at once; what depends on
+//! those is noted and put right by [`settle`] when they are there, or, seldom, by extracting again with them
+//! ([`LayerSpec::lowers`]). The result of either is what applying the layers one after the other gives.
+//!
+//! In a stage directory, which nobody else can enter, [`extract`] makes two names: [`TREE`], the directory for
+//! overlayfs, and [`SUMS`], the record of every entry. Nothing in them may be used before `extract` has returned: only
+//! then size, digest and diff ID have been compared. On an error the caller removes the stage with [`remove_tree`].
+//!
+//! Source of truth: OCI image-spec `layer.md`; Linux `overlayfs.rst`; Go `archive/tar` for the dialect.
+//!
+//! Invariants: `hostile_layers_are_refused_or_applied_safely` (nothing outside the stage is touched);
+//! `any_stack_equals_layers_applied_one_after_the_other`; `one_thread_and_two_give_the_same_tree`.
+
+mod apply;
+mod below;
+mod blob;
+pub mod compress;
+mod copy_up;
+pub mod dir;
+mod error;
+mod extract;
+pub mod limits;
+mod needs;
+pub mod rules;
+mod settle;
+mod stream;
+pub mod sums;
+pub mod tar;
+pub mod tree;
+
+use std::io::BufRead;
+use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
+
+use windlass_core::digest::Digest;
+
+pub use compress::Compression;
+pub use dir::marks::Form;
+pub use dir::remove_tree;
+pub use error::{EntryName, Failed, LayerError};
+pub use limits::LayerLimits;
+pub use needs::{Implicit, Needs};
+
+/// Name of the tree inside a stage or snapshot.
+pub const TREE: &str = "fs";
+
+/// Name of the record inside a stage or snapshot.
+pub const SUMS: &str = "sums";
+
+/// Hears how far a layer is, and may stop it. Called from the threads that unpack, every few hundred KiB or entries.
+pub trait Progress: Sync {
+    /// Takes what was done since the last call; `Break` ends the work with [`LayerError::Canceled`].
+    fn advance(&self, step: Step) -> ControlFlow<()>;
+}
+
+/// Nobody is interested.
+impl Progress for () {
+    fn advance(&self, _: Step) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// What was done since the last report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Bytes of the blob that were read.
+    pub blob_bytes: u64,
+    /// Bytes of the tar that came out.
+    pub tar_bytes: u64,
+    /// Entries.
+    pub entries: u64,
+}
+
+/// What a layer is and how it is to be unpacked.
+#[derive(Debug)]
+pub struct LayerSpec<'a> {
+    /// Digest of the blob.
+    pub digest: &'a Digest,
+    /// Bytes of the blob.
+    pub size_bytes: u64,
+    /// What the media type says. [`Compression::None`] is never decompressed; else the first bytes decide.
+    pub compression: Compression,
+    /// Digest of the tar, from the config.
+    pub diff_id: &'a Digest,
+    /// What it may ask of us.
+    pub limits: &'a LayerLimits,
+    /// Whether to inflate on the calling thread and write on a second one. Pays when layers are fewer than cores.
+    pub split: bool,
+    /// Whose rights there are.
+    pub form: Form,
+    /// Whether `security.ima` and `security.evm` are kept.
+    pub integrity_xattrs: bool,
+    /// The trees of the layers below, topmost first, if they are all there (an empty list for the lowest layer). None:
+    /// unpack without them and [`settle`] later.
+    pub lowers: Option<&'a [BorrowedFd<'a>]>,
+}
+
+impl<'a> LayerSpec<'a> {
+    /// A layer unpacked by itself, on one thread, with the rights of this process.
+    pub fn new(
+        digest: &'a Digest,
+        size_bytes: u64,
+        compression: Compression,
+        diff_id: &'a Digest,
+        limits: &'a LayerLimits,
+    ) -> LayerSpec<'a> {
+        LayerSpec {
+            digest,
+            size_bytes,
+            compression,
+            diff_id,
+            limits,
+            split: false,
+            form: Form::of_this_process(),
+            integrity_xattrs: false,
+            lowers: None,
+        }
+    }
+}
+
+/// What a person may want to know although the layer is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The media type says one compression, the bytes another.
+    CompressionDiffers {
+        /// What the media type says.
+        stated: Compression,
+        /// What the bytes are.
+        found: Compression,
+    },
+    /// Zeros behind the last gzip member were ignored.
+    ZeroPadding,
+    /// Extended attributes are only in the record, since the file system or the user's rights do not allow them.
+    XattrsNotStored,
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Warning::CompressionDiffers { stated, found } => {
+                write!(f, "the layer's type says {}, its bytes are {}", stated.as_str(), found.as_str())
+            }
+            Warning::ZeroPadding => f.write_str("zeros behind the end of the compressed layer were ignored"),
+            Warning::XattrsNotStored => {
+                f.write_str("extended attributes of the layer could not be set on this file system")
+            }
+        }
+    }
+}
+
+/// A layer that was unpacked and is verified.
+#[derive(Debug)]
+pub struct Extracted {
+    /// What [`settle`] has to put right.
+    pub needs: Needs,
+    /// Bytes of the tar, holes of sparse files included.
+    pub unpacked_bytes: u64,
+    /// Entries of the archive.
+    pub entries: u64,
+    /// What is odd about it.
+    pub warnings: Vec<Warning>,
+}
+
+/// Outcome of [`settle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Settled {
+    /// The layer is complete.
+    Done,
+    /// It has to be extracted again, into a new stage, with the layers below given.
+    Redo,
+}
+
+/// Unpacks a layer into a stage directory: hash, inflate, hash, write, in one pass over `input`.
+///
+/// `input` is read to its end, and one byte beyond the announced size at most. The stage must be empty, private to this
+/// call and not group- or world-accessible. Blocking; memory is bounded by the limits, about 3 MiB for usual layers.
+///
+/// # Errors
+/// The first thing that is wrong, except that damaged content whose digest does not fit is [`LayerError::Digest`]: the
+/// transfer is to blame then. The stage is left as it was at that moment.
+pub fn extract(
+    input: &mut dyn BufRead,
+    spec: &LayerSpec<'_>,
+    stage: BorrowedFd<'_>,
+    progress: &dyn Progress,
+) -> Result<Extracted, LayerError> {
+    extract::extract(input, spec, stage, progress)
+}
+
+/// Completes a layer that was extracted without the layers below, now that their trees are there, topmost first.
+/// It may be called again after a crash.
+///
+/// # Errors
+/// What the file system says.
+pub fn settle(
+    stage: BorrowedFd<'_>,
+    needs: &Needs,
+    lowers: &[BorrowedFd<'_>],
+    form: Form,
+) -> Result<Settled, LayerError> {
+    settle::settle(stage, needs, lowers, form)
+}
