@@ -13,6 +13,7 @@
 
 pub mod canary;
 pub mod clock;
+pub mod documents;
 pub mod faults;
 pub mod images;
 pub mod registry;
