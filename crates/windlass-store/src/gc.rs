@@ -18,7 +18,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use windlass_core::digest::{Algorithm, Digest};
 
-use crate::claim::{Note, snapshot_numbers};
+use crate::claim::{Claim, Note, snapshot_numbers};
 use crate::error::StoreError;
 use crate::image::{Gathered, needed_blobs};
 use crate::intent::{Intent, Needed, needed, sweep_lock};
@@ -125,7 +125,8 @@ impl Store {
             return Ok(plan.report);
         }
         self.forget(&plan)?;
-        let trash: Vec<PathBuf> = plan.trees.iter().filter_map(|(tree, chain)| take_out(layout, tree, chain.as_ref())).collect();
+        let trash: Vec<PathBuf> =
+            plan.trees.iter().filter_map(|(tree, chain)| take_out(layout, tree, chain.as_ref())).collect();
         for file in &plan.files {
             remove_file(file)?;
         }
@@ -169,6 +170,7 @@ impl Store {
             chains.extend(record.layers.iter().map(|layer| layer.chain_id.to_string()));
         }
         self.choose_layers(request, &gathered, &chains, &mut plan)?;
+        self.choose_stages(request, &needed.chains, &mut plan)?;
         self.choose_blobs(request, &gathered, &blobs, &mut plan)?;
         plan.report.freed_bytes = plan.report.victims.iter().map(|victim| victim.size_bytes).sum();
         Ok(plan)
@@ -184,7 +186,8 @@ impl Store {
             let names = gathered.names.get(&digest).map(Vec::as_slice).unwrap_or_default();
             let asked = request.images.iter().find(|(image, _)| *image == digest).map(|(_, why)| why.clone());
             let why = asked.or_else(|| names.is_empty().then(|| "no name leads to it".to_owned()));
-            let held = gathered.pins.get(&digest).and_then(|pins| pins.first()).map(|pin| format!("pinned by {}", pin.source));
+            let held =
+                gathered.pins.get(&digest).and_then(|pins| pins.first()).map(|pin| format!("pinned by {}", pin.source));
             let held = match held {
                 Some(held) => Some(held),
                 None => self.mounted_at(&digest)?.first().map(|target| format!("mounted at {}", target.display())),
@@ -219,12 +222,18 @@ impl Store {
             plan.chains.push(chain.clone());
             plan.trees.push((layout.snapshot(record.n), Digest::parse(chain).ok()));
             let why = "no image has this layer".to_owned();
-            plan.report.victims.push(Victim { kind: VictimKind::Layer, what: chain.clone(), why, size_bytes: record.size_bytes });
+            plan.report.victims.push(Victim {
+                kind: VictimKind::Layer,
+                what: chain.clone(),
+                why,
+                size_bytes: record.size_bytes,
+            });
         }
         for n in snapshot_numbers(layout)?.into_iter().filter(|n| !recorded.contains(n)) {
             let dir = layout.snapshot(n);
             let note = Note::read(&dir);
-            let is_needed = note.as_ref().is_some_and(|note| live.contains(note.chain_id.as_str()) && note.is_of_this_boot());
+            let is_needed =
+                note.as_ref().is_some_and(|note| live.contains(note.chain_id.as_str()) && note.is_of_this_boot());
             if is_needed || is_younger(&dir, request.grace) {
                 continue;
             }
@@ -235,6 +244,24 @@ impl Store {
             let why = "left by a pull that did not finish".to_owned();
             plan.report.victims.push(Victim { kind: VictimKind::Layer, what, why, size_bytes });
             plan.trees.push((dir, note.map(|note| note.chain_id)));
+        }
+        Ok(())
+    }
+
+    /// Layers that were unpacked but never finished, and that nobody waits for.
+    fn choose_stages(&self, request: &GcRequest, live: &BTreeSet<String>, plan: &mut Plan) -> Result<(), StoreError> {
+        for (hex, dir) in entries(&self.layout().stages())? {
+            let Ok(chain) = Digest::parse(&format!("{}:{hex}", Algorithm::Sha256)) else { continue };
+            if live.contains(chain.as_str()) || is_younger(&dir, request.grace) {
+                continue;
+            }
+            if let Some((claim, _)) = Claim::attempt(self.layout(), &chain)? {
+                let why = "left by a pull that did not finish".to_owned();
+                let what = chain.to_string();
+                plan.report.victims.push(Victim { kind: VictimKind::Layer, what, why, size_bytes: 0 });
+                plan.trees.push((dir, Some(chain)));
+                drop(claim);
+            }
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ use crate::meta::record::{
 use crate::names::Name;
 use crate::space;
 use crate::store::{KeepLayers, Store};
-use crate::work::Slot;
+use crate::work::{Slot, settle_ready};
 
 /// Most sources kept for one image, the latest first.
 const SOURCES_MAX: usize = 16;
@@ -101,6 +101,8 @@ pub(crate) struct LeaseState {
     pub(crate) blobs: BTreeMap<Digest, HeldBlob>,
     /// Layers by chain ID.
     pub(crate) layers: BTreeMap<Digest, Slot>,
+    /// The disk was full: what is not finished goes with the lease.
+    pub(crate) is_full: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -144,8 +146,9 @@ impl Drop for LeaseInner {
     fn drop(&mut self) {
         self.store.shared.leases.fetch_sub(1, Ordering::SeqCst);
         let unfinished = std::mem::take(&mut self.lock().layers);
+        let is_full = self.lock().is_full;
         for (chain, slot) in unfinished {
-            crate::work::give_up(&self.store, &chain, slot);
+            crate::work::give_up(&self.store, &chain, slot, is_full);
         }
         if let Err(error) = std::fs::remove_dir_all(&self.ingest_dir) {
             tracing::debug!(%error, path = %self.ingest_dir.display(), "ingest left for recovery");
@@ -231,7 +234,21 @@ impl PullLease {
     /// [`StoreError::Incomplete`] when a part is missing, [`StoreError::Sync`] when the disk failed: then nothing of
     /// this pull counts, and none of it is visible.
     pub fn commit(&self, image: ImageCommit) -> Result<Image, StoreError> {
-        let parts = self.parts(&image)?;
+        let id = image.config.clone();
+        let mut images = self.commit_all(vec![image])?;
+        images.pop().ok_or_else(|| StoreError::UnknownImage { name: id.to_string() })
+    }
+
+    /// Makes several images visible in one step, as an archive of them wants: all or none.
+    ///
+    /// # Errors
+    /// As [`PullLease::commit`].
+    pub fn commit_all(&self, images: Vec<ImageCommit>) -> Result<Vec<Image>, StoreError> {
+        if let Some(work) = settle_ready(&self.inner)?.first() {
+            // Resumed layers whose lower ones came last. The next try unpacks them with those at hand.
+            return Err(StoreError::Incomplete { part: "layer", digest: work.key().layer.chain_id.clone() });
+        }
+        let parts = self.parts(&images)?;
         self.make_durable(&parts)?;
         let store = &self.inner.store;
         let now = Timestamp::now();
@@ -240,22 +257,38 @@ impl PullLease {
                 let record = BlobRecord { size_bytes: held.size_bytes, kind: held.kind };
                 tx.put(digest.as_str(), &record)?;
             }
-            for (chain, record, _) in &parts.layers {
+            for (chain, record) in &parts.layers {
                 tx.put(chain.as_str(), record)?;
             }
-            let id = image.config.as_str();
-            let record = merge(tx.get::<ImageRecord>(id)?, &image, now);
-            tx.put(id, &record)?;
-            image.names.iter().try_for_each(|name| put_name(tx, name, &image, now))
+            for image in &images {
+                let id = image.config.as_str();
+                tx.put(id, &merge(tx.get::<ImageRecord>(id)?, image, now))?;
+                image.names.iter().try_for_each(|name| put_name(tx, name, image, now))?;
+            }
+            Ok(())
         })?;
         self.recorded(&parts);
-        let found = store.read(|tx| image::image(tx, &image.config, store.layout()))?;
-        found.ok_or_else(|| StoreError::UnknownImage { name: image.config.to_string() })
+        store.read(|tx| {
+            let found = images.iter().map(|image| image::image(tx, &image.config, store.layout()));
+            found.filter_map(Result::transpose).collect()
+        })
     }
 
     /// Everything the image is made of, or what is missing.
-    fn parts(&self, image: &ImageCommit) -> Result<Parts, StoreError> {
+    fn parts(&self, images: &[ImageCommit]) -> Result<Parts, StoreError> {
         let state = self.inner.lock();
+        let mut layers = BTreeMap::new();
+        for image in images {
+            Self::add_parts(&state, image, &mut layers)?;
+        }
+        Ok(Parts { blobs: state.blobs.clone(), layers })
+    }
+
+    fn add_parts(
+        state: &LeaseState,
+        image: &ImageCommit,
+        layers: &mut BTreeMap<Digest, SnapshotRecord>,
+    ) -> Result<(), StoreError> {
         let named =
             [("config", Some(&image.config)), ("manifest", Some(&image.manifest)), ("index", image.index.as_ref())];
         for (part, digest) in named {
@@ -263,19 +296,18 @@ impl PullLease {
                 return Err(StoreError::Incomplete { part, digest: digest.clone() });
             }
         }
-        let mut layers = Vec::new();
         for layer in &image.layers {
             match state.layers.get(&layer.chain_id) {
                 Some(Slot::Recorded { .. }) => {}
                 Some(Slot::Finished { n, note }) => {
-                    layers.push((layer.chain_id.clone(), note.record(*n), note.entries))
+                    layers.insert(layer.chain_id.clone(), note.record(*n));
                 }
                 Some(Slot::Working | Slot::Settling | Slot::Extracted(_)) | None => {
                     return Err(StoreError::Incomplete { part: "layer", digest: layer.chain_id.clone() });
                 }
             }
         }
-        Ok(Parts { blobs: state.blobs.clone(), layers })
+        Ok(())
     }
 
     fn make_durable(&self, parts: &Parts) -> Result<(), StoreError> {
@@ -292,7 +324,7 @@ impl PullLease {
     /// The claims of layers that are recorded now have served.
     fn recorded(&self, parts: &Parts) {
         let mut state = self.inner.lock();
-        for (chain, record, _) in &parts.layers {
+        for (chain, record) in &parts.layers {
             state.layers.insert(chain.clone(), Slot::Recorded { n: record.n, parent: record.parent.clone() });
             // A claim file that stays is removed by the next recovery.
             drop(std::fs::remove_file(self.inner.store.layout().claim(chain)));
@@ -319,8 +351,8 @@ fn put_name(tx: &WriteTx<'_>, name: &Name, image: &ImageCommit, now: Timestamp) 
 /// What a commit makes durable and records.
 struct Parts {
     blobs: BTreeMap<Digest, HeldBlob>,
-    /// Chain ID, record and number of entries of layers not recorded yet.
-    layers: Vec<(Digest, SnapshotRecord, u64)>,
+    /// Layers that are not recorded yet, by chain ID.
+    layers: BTreeMap<Digest, SnapshotRecord>,
 }
 
 /// The image's record, with what was known about it before.

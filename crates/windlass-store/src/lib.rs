@@ -9,9 +9,11 @@ mod blobs;
 mod claim;
 mod error;
 mod flight;
+mod fsck;
 mod gc;
 mod image;
 mod intent;
+pub mod layer;
 mod layers;
 mod layout;
 mod lease;
@@ -19,38 +21,30 @@ mod lock;
 mod meta;
 mod mount;
 mod names;
+mod pending;
 mod records;
 mod recover;
 mod remove;
+mod scrub;
 mod space;
 mod store;
 mod sync;
 mod tee;
 mod work;
 
-/// Unpacking.
-pub mod layer {
-    #[path = "error.rs"]
-    mod error;
-    #[path = "limits.rs"]
-    mod limits;
-    pub use error::{EntryName, LayerError};
-    pub use limits::LayerLimits;
-    /// Progress.
-    pub trait Progress: Sync {}
-}
-
 pub use error::StoreError;
+pub use fsck::{Depth, Finding, FindingClass, FsckReport, Outcome, Repair, Verdict};
 pub use gc::{Dry, GRACE, GcReport, GcRequest, Victim, VictimKind};
 pub use image::{Image, Pin, Usage};
-pub use layer::{LayerError, LayerLimits, Progress};
+pub use layer::{LayerError, LayerLimits, Progress, Step};
+pub use layers::Threads;
 pub use layout::FORMAT;
 pub use lease::{ImageCommit, LeaseOptions, PullLease};
 pub use meta::Hold;
 pub use meta::record::{BlobKind, LayerRecord, Source};
 pub use mount::SetUserId;
 pub use names::Name;
-pub use records::PullRecords;
+pub use records::{PullMark, PullRecords};
 pub use recover::Recovered;
 pub use remove::Removed;
 pub use space::{FileSystem, Reserve};

@@ -135,7 +135,8 @@ impl Store {
             namespace: namespace(),
         };
         let path = dir.join(Digest::sha256(target.as_os_str().as_bytes()).hex());
-        let bytes = serde_json::to_vec(&note).map_err(|source| StoreError::PullRecord { path: path.clone(), source })?;
+        let bytes =
+            serde_json::to_vec(&note).map_err(|source| StoreError::PullRecord { path: path.clone(), source })?;
         write_whole(&path, &bytes, Sync::Later)?;
         Ok(path)
     }

@@ -7,7 +7,7 @@
 //! | left behind | after a kill | after a restart of the machine |
 //! | --- | --- | --- |
 //! | intents, ingest directories, stages, claims of dead processes | removed | removed |
-//! | finished layers without a record | kept for the next pull | removed: their bytes were never synced |
+//! | unpacked and finished layers without a record | kept for the next pull | removed: their bytes were never synced |
 //! | blobs without a record | kept, hashed before they are used | removed |
 //!
 //! Invariants: `a_finished_layer_survives_a_kill_but_not_a_reboot`, `the_intent_of_a_dead_process_is_dropped`.
@@ -26,6 +26,7 @@ use crate::layout::{Layout, Sync, write_whole};
 use crate::lock::{Share, boot_id};
 use crate::meta::Meta;
 use crate::meta::record::{BlobRecord, SnapshotRecord};
+use crate::pending;
 
 /// What opening had to put right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -121,6 +122,9 @@ fn drop_stages(layout: &Layout) -> Result<usize, StoreError> {
         };
         let Some((claim, _)) = Claim::attempt(layout, &chain)? else { continue };
         let stage = layout.stage(&chain);
+        if pending::is_there(&stage, &chain) {
+            continue;
+        }
         if stage.exists() {
             layers::remove(&stage)?;
             dropped += 1;

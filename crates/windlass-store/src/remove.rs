@@ -128,7 +128,9 @@ impl Store {
             return Err(StoreError::Pinned { image: image.id.clone(), why });
         }
         match self.mounted_at(&image.id)?.first() {
-            Some(target) => Err(StoreError::InUse { image: image.id.clone(), by: format!("the mount at {}", target.display()) }),
+            Some(target) => {
+                Err(StoreError::InUse { image: image.id.clone(), by: format!("the mount at {}", target.display()) })
+            }
             None => Ok(()),
         }
     }

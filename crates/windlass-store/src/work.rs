@@ -18,17 +18,20 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, RenameFlags};
 use windlass_core::digest::Digest;
+use windlass_core::reason::Reason;
 
 use crate::blobs::{Ingest, Promise};
 use crate::claim::{Claim, Left, Note, find_finished, snapshot_numbers};
 use crate::error::StoreError;
 use crate::intent::sweep_lock;
 use crate::layer::Progress;
-use crate::layers::{self, Extracted, Settled, TREE};
+use crate::layer::{Extracted, Settled};
+use crate::layers::{self, TREE, Threads};
 use crate::layout::{Layout, make_dir};
 use crate::lease::{LeaseInner, PullLease};
 use crate::lock::{Share, boot_id};
-use crate::meta::record::{BlobKind, Form, LayerRecord, SnapshotRecord};
+use crate::meta::record::{BlobKind, LayerRecord, SnapshotRecord};
+use crate::pending;
 use crate::store::{KeepLayers, Store};
 use crate::tee::Tee;
 
@@ -47,18 +50,16 @@ impl LayerKey {
     /// The chain ID of a layer is its diff ID for the lowest, else SHA-256 of `<chain below> <diff ID>`
     /// (OCI image-spec `config.md`, "Layer ChainID").
     pub fn stack(layers: impl IntoIterator<Item = (Digest, u64, String, Digest)>) -> Vec<LayerKey> {
-        let mut parent: Option<Digest> = None;
-        layers
-            .into_iter()
-            .map(|(blob, size_bytes, media_type, diff_id)| {
-                let chain_id = match &parent {
-                    None => diff_id.clone(),
-                    Some(below) => Digest::sha256(format!("{below} {diff_id}").as_bytes()),
-                };
-                let layer = LayerRecord { blob, size_bytes, media_type, diff_id, chain_id: chain_id.clone() };
-                LayerKey { layer, parent: parent.replace(chain_id) }
-            })
-            .collect()
+        let layers: Vec<_> = layers.into_iter().collect();
+        let diff_ids: Vec<Digest> = layers.iter().map(|(_, _, _, diff_id)| diff_id.clone()).collect();
+        let chains = windlass_core::manifest::chain_ids(&diff_ids);
+        let parents = std::iter::once(None).chain(chains.iter().cloned().map(Some));
+        let keys = layers.into_iter().zip(&chains).zip(parents);
+        keys.map(|(((blob, size_bytes, media_type, diff_id), chain_id), parent)| {
+            let layer = LayerRecord { blob, size_bytes, media_type, diff_id, chain_id: chain_id.clone() };
+            LayerKey { layer, parent }
+        })
+        .collect()
     }
 }
 
@@ -102,6 +103,7 @@ pub struct LayerWork {
     claim: Option<Claim>,
     /// Trees of the lower layers, topmost first: given when the layer is unpacked again.
     lowers: Option<Vec<PathBuf>>,
+    threads: Threads,
 }
 
 /// What unpacking a layer led to.
@@ -146,7 +148,25 @@ impl PullLease {
             claim.finished(n)?;
             return Ok(Some(self.present(chain, Slot::Finished { n, note })));
         }
-        self.work(key, claim, left).map(|work| Some(LayerClaim::Work(work)))
+        let stage = store.layout().stage(chain);
+        match pending::read(&stage, chain, &key.layer.diff_id).filter(|_| left == Left::Unknown) {
+            Some(extracted) => self.resume(Waiting { claim, key: key.clone(), extracted }).map(Some),
+            None => self.work(key, claim, left).map(|work| Some(LayerClaim::Work(work))),
+        }
+    }
+
+    /// Goes on with a layer that a pull had unpacked when it was killed. Layers above that waited for it are settled
+    /// with the next one, or by the commit.
+    fn resume(&self, waiting: Waiting) -> Result<LayerClaim, StoreError> {
+        let chain = waiting.key.layer.chain_id.clone();
+        self.inner.lock().layers.insert(chain.clone(), Slot::Extracted(Box::new(waiting)));
+        match take_ready(&self.inner, Some(&chain)) {
+            Some((waiting, lowers)) => match settle_one(&self.inner, waiting, lowers)? {
+                Some(work) => Ok(LayerClaim::Work(work)),
+                None => Ok(LayerClaim::Present),
+            },
+            None => Ok(LayerClaim::Present),
+        }
     }
 
     /// Claims a layer, waiting for whoever has it in work: `Present` once that one finished, `Work` once it died or
@@ -183,7 +203,13 @@ impl PullLease {
         let mut state = self.inner.lock();
         // Two threads of one lease: the claim's lock let only one of them come here.
         state.layers.insert(key.layer.chain_id.clone(), Slot::Working);
-        Ok(LayerWork { lease: self.inner.clone(), key: key.clone(), claim: Some(claim), lowers: None })
+        Ok(LayerWork {
+            lease: self.inner.clone(),
+            key: key.clone(),
+            claim: Some(claim),
+            lowers: None,
+            threads: Threads::One,
+        })
     }
 }
 
@@ -205,24 +231,41 @@ impl LayerWork {
         self.lowers.is_some()
     }
 
+    /// Says on how many threads it is unpacked; one unless said otherwise.
+    pub fn on(mut self, threads: Threads) -> LayerWork {
+        self.threads = threads;
+        self
+    }
+
     /// Unpacks the layer from the bytes of its blob: hashes, inflates, hashes and writes in one pass, checks size,
     /// digest and diff ID. Blocks; every byte of `input` is read, and at most one byte too many.
     ///
     /// # Errors
     /// [`StoreError::Layer`] for whatever is wrong with the layer or its bytes; nothing of it stays then.
-    pub fn unpack(mut self, input: &mut dyn BufRead, progress: &dyn Progress) -> Result<Unpacked, StoreError> {
+    pub fn unpack(self, input: &mut dyn BufRead, progress: &dyn Progress) -> Result<Unpacked, StoreError> {
+        let lease = self.lease.clone();
+        let unpacked = self.run(input, progress);
+        if unpacked.as_ref().is_err_and(|error| error.reason() == Reason::NoSpace) {
+            lease.lock().is_full = true;
+        }
+        unpacked
+    }
+
+    fn run(mut self, input: &mut dyn BufRead, progress: &dyn Progress) -> Result<Unpacked, StoreError> {
         let store = self.lease.store.clone();
         let layout = store.layout();
         let stage = layout.stage(&self.key.layer.chain_id);
         layers::remove(&stage)?;
         make_dir(&stage)?;
         let extracted = match self.lease.keep_layers {
-            KeepLayers::No => layers::extract(input, &self.key, &store, &stage, self.lowers.as_deref(), progress)?,
+            KeepLayers::No => {
+                layers::extract(input, &self.key, &store, &stage, self.lowers.as_deref(), self.threads, progress)?
+            }
             KeepLayers::Yes => {
                 let promise = Promise { digest: self.key.layer.blob.clone(), size_bytes: self.key.layer.size_bytes };
                 let mut tee = Tee::new(input, Ingest::begin(&self.lease.ingest_dir, promise.clone())?);
                 let lowers = self.lowers.as_deref();
-                let extracted = layers::extract(&mut tee, &self.key, &store, &stage, lowers, progress);
+                let extracted = layers::extract(&mut tee, &self.key, &store, &stage, lowers, self.threads, progress);
                 // A copy that could not be written made the reading stop: its error is the cause.
                 let copy = tee.end()?;
                 let extracted = extracted?;
@@ -231,6 +274,9 @@ impl LayerWork {
                 extracted
             }
         };
+        if !extracted.needs.is_empty() {
+            pending::write(&stage, &self.key.layer.chain_id, &self.key.layer.diff_id, &extracted)?;
+        }
         let Some(claim) = self.claim.take() else { return Err(StoreError::Canceled) };
         let waiting = Waiting { claim, key: self.key.clone(), extracted };
         let chain = self.key.layer.chain_id.clone();
@@ -258,45 +304,59 @@ fn discard(store: &Store, chain: &Digest, claim: Claim) {
     store.shared.flights.ring();
 }
 
-/// A lease ends: what is not finished goes.
-pub(crate) fn give_up(store: &Store, chain: &Digest, slot: Slot) {
+/// A lease ends: a layer that waits for lower ones stays for the next pull, until it is collected; on a full disk it
+/// goes at once.
+pub(crate) fn give_up(store: &Store, chain: &Digest, slot: Slot, is_full: bool) {
     match slot {
-        Slot::Extracted(waiting) => discard(store, chain, waiting.claim),
+        Slot::Extracted(waiting) if is_full => discard(store, chain, waiting.claim),
+        Slot::Extracted(waiting) => drop(waiting.claim),
         // Work and settling hold the lease, so they cannot be out here.
         Slot::Recorded { .. } | Slot::Finished { .. } | Slot::Working | Slot::Settling => {}
     }
 }
 
 /// Settles and finishes every layer whose lower layers are all finished. Returns those to be unpacked again.
-fn settle_ready(lease: &Arc<LeaseInner>) -> Result<Vec<LayerWork>, StoreError> {
+pub(crate) fn settle_ready(lease: &Arc<LeaseInner>) -> Result<Vec<LayerWork>, StoreError> {
     let mut again = Vec::new();
-    while let Some((waiting, lowers)) = take_ready(lease) {
-        let chain = waiting.key.layer.chain_id.clone();
-        match finish(lease, waiting, &lowers) {
-            Ok(Outcome::Finished(n, note)) => {
-                lease.lock().layers.insert(chain, Slot::Finished { n, note });
-                lease.store.shared.flights.ring();
-            }
-            Ok(Outcome::Again(key, claim)) => {
-                lease.lock().layers.insert(chain, Slot::Working);
-                again.push(LayerWork { lease: lease.clone(), key, claim: Some(claim), lowers: Some(lowers) });
-            }
-            Err((error, claim)) => {
-                lease.lock().layers.remove(&chain);
-                discard(&lease.store, &chain, claim);
-                return Err(error);
-            }
-        }
+    while let Some((waiting, lowers)) = take_ready(lease, None) {
+        again.extend(settle_one(lease, waiting, lowers)?);
     }
     Ok(again)
 }
 
-/// Takes one layer that can be settled, with the trees of its lower layers, topmost first.
-fn take_ready(lease: &LeaseInner) -> Option<(Waiting, Vec<PathBuf>)> {
+/// Settles and finishes a layer, or hands it back to be unpacked again.
+fn settle_one(
+    lease: &Arc<LeaseInner>,
+    waiting: Waiting,
+    lowers: Vec<PathBuf>,
+) -> Result<Option<LayerWork>, StoreError> {
+    let chain = waiting.key.layer.chain_id.clone();
+    match finish(lease, waiting, &lowers) {
+        Outcome::Finished(n, note) => {
+            lease.lock().layers.insert(chain, Slot::Finished { n, note });
+            lease.store.shared.flights.ring();
+            Ok(None)
+        }
+        Outcome::Again(key, claim) => {
+            lease.lock().layers.insert(chain, Slot::Working);
+            let (claim, lowers) = (Some(claim), Some(lowers));
+            Ok(Some(LayerWork { lease: lease.clone(), key, claim, lowers, threads: Threads::One }))
+        }
+        Outcome::Failed(error, claim) => {
+            lease.lock().layers.remove(&chain);
+            discard(&lease.store, &chain, claim);
+            Err(error)
+        }
+    }
+}
+
+/// Takes a layer that can be settled, `only` that one if given, with the trees of its lower layers, topmost first.
+fn take_ready(lease: &LeaseInner, only: Option<&Digest>) -> Option<(Waiting, Vec<PathBuf>)> {
     let layout = lease.store.layout();
     let mut state = lease.lock();
-    let ready = state.layers.iter().find_map(|(chain, slot)| match slot {
-        Slot::Extracted(waiting) if waiting.extracted.needs_nothing() => Some((chain.clone(), Vec::new())),
+    let wanted = state.layers.iter().filter(|(chain, _)| only.is_none_or(|only| only == *chain));
+    let ready = wanted.into_iter().find_map(|(chain, slot)| match slot {
+        Slot::Extracted(waiting) if waiting.extracted.needs.is_empty() => Some((chain.clone(), Vec::new())),
         Slot::Extracted(waiting) => {
             let lowers = lowers(layout, &state.layers, waiting.key.parent.as_ref())?;
             Some((chain.clone(), lowers))
@@ -332,6 +392,8 @@ fn lowers(layout: &Layout, layers: &BTreeMap<Digest, Slot>, parent: Option<&Dige
 }
 
 enum Outcome {
+    /// It could not be settled or placed.
+    Failed(StoreError, Claim),
     /// It stands in `snapshots/<n>`.
     Finished(u64, Note),
     /// It must be unpacked with its lower layers at hand.
@@ -339,36 +401,33 @@ enum Outcome {
 }
 
 /// Settles a layer and moves it from its stage into `snapshots/`.
-fn finish(lease: &LeaseInner, waiting: Waiting, lowers: &[PathBuf]) -> Result<Outcome, (StoreError, Claim)> {
-    let Waiting { claim, key, mut extracted } = waiting;
+fn finish(lease: &LeaseInner, waiting: Waiting, lowers: &[PathBuf]) -> Outcome {
+    let Waiting { claim, key, extracted } = waiting;
     let layout = lease.store.layout();
     let stage = layout.stage(&key.layer.chain_id);
-    let settled = layers::settle(&stage, &mut extracted, lowers);
-    match settled {
+    match layers::settle(&stage, &extracted, lowers) {
         Ok(Settled::Done) => {}
-        Ok(Settled::Redo) => return Ok(Outcome::Again(key, claim)),
-        Err(error) => return Err((error, claim)),
+        Ok(Settled::Redo) => return Outcome::Again(key, claim),
+        Err(error) => return Outcome::Failed(error, claim),
     }
     let note = Note {
         chain_id: key.layer.chain_id.clone(),
         diff_id: key.layer.diff_id.clone(),
         parent: key.parent,
-        form: Form::Directory,
-        size_bytes: extracted.size_bytes(),
-        entries: extracted.entries(),
+        form: layers::form(),
+        size_bytes: extracted.unpacked_bytes,
+        entries: extracted.entries,
         boot_id: boot_id().to_owned(),
     };
-    let placed = note.write(&stage).and_then(|()| place(layout, &stage));
-    match placed {
-        Ok(n) => match claim.finished(n) {
-            Ok(()) => Ok(Outcome::Finished(n, note)),
-            // The layer stands; that its claim does not say so costs a search at most.
-            Err(error) => {
+    match note.write(&stage).and_then(|()| place(layout, &stage)) {
+        Ok(n) => {
+            if let Err(error) = claim.finished(n) {
+                // The layer stands; that its claim does not say so costs a search at most.
                 tracing::debug!(%error, "claim not marked");
-                Ok(Outcome::Finished(n, note))
             }
-        },
-        Err(error) => Err((error, claim)),
+            Outcome::Finished(n, note)
+        }
+        Err(error) => Outcome::Failed(error, claim),
     }
 }
 

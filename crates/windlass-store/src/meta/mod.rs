@@ -8,7 +8,7 @@
 //!
 //! Invariants: `a_record_that_does_not_decode_names_its_key`, `an_unclean_database_is_repaired_on_the_next_read`.
 
-pub mod record;
+pub(crate) mod record;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -171,11 +171,6 @@ impl Meta {
         self.transact(&self.open()?, work)
     }
 
-    /// Takes the lock of the store alone, unless it is held for life already.
-    pub(crate) fn lock_alone(&self) -> Result<Option<Lock>, StoreError> {
-        if self.held.is_some() { Ok(None) } else { self.lock.take(Share::Alone).map(Some) }
-    }
-
     /// Gives the space of deleted records back to the file system, where that is worth the writing.
     pub(crate) fn compact(&self) -> Result<(), StoreError> {
         use std::os::unix::fs::MetadataExt as _;
@@ -218,6 +213,9 @@ impl Meta {
     }
 }
 
+/// A key, and its record if that decodes.
+pub(crate) type Sound<R> = (String, Result<R, StoreError>);
+
 /// A thread that panicked inside a transaction left the database sound: the transaction rolled back.
 fn guard(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -248,7 +246,7 @@ impl ReadTx<'_> {
     }
 
     /// Every key of a table, and whether its record decodes.
-    pub(crate) fn sound<R: Record>(&self) -> Result<Vec<(String, Result<R, StoreError>)>, StoreError> {
+    pub(crate) fn sound<R: Record>(&self) -> Result<Vec<Sound<R>>, StoreError> {
         let Some(table) = self.table::<R>()? else { return Ok(Vec::new()) };
         let mut all = Vec::new();
         for pair in table.iter().map_err(|error| self.meta.fail(error))? {
@@ -270,6 +268,14 @@ impl ReadTx<'_> {
             keys.push(key.value().to_owned());
         }
         Ok(keys)
+    }
+
+    /// A value as it is written, for keeping evidence.
+    pub(crate) fn raw(&self, table: &'static str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let definition: TableDefinition<'_, &'static str, &'static [u8]> = TableDefinition::new(table);
+        let table = self.tx.open_table(definition).map_err(|error| self.meta.fail(error))?;
+        let value = table.get(key).map_err(|error| self.meta.fail(error))?;
+        Ok(value.map(|value| value.value().to_vec()))
     }
 
     fn table<R: Record>(&self) -> Result<Option<redb::ReadOnlyTable<&'static str, &'static [u8]>>, StoreError> {
@@ -302,6 +308,25 @@ impl WriteTx<'_> {
             all.push((key.value().to_owned(), record::decode(key.value(), value.value())?));
         }
         Ok(all)
+    }
+
+    /// Every record that can be read.
+    pub(crate) fn all_readable<R: Record>(&self) -> Result<Vec<(String, R)>, StoreError> {
+        let table = self.tx.open_table(definition::<R>()).map_err(|error| self.fail(error))?;
+        let mut all = Vec::new();
+        for pair in table.iter().map_err(|error| self.fail(error))? {
+            let (key, value) = pair.map_err(|error| self.fail(error))?;
+            all.extend(record::decode(key.value(), value.value()).ok().map(|record| (key.value().to_owned(), record)));
+        }
+        Ok(all)
+    }
+
+    /// Removes a record of any table, readable or not.
+    pub(crate) fn remove_raw(&self, table: &'static str, key: &str) -> Result<(), StoreError> {
+        let definition: TableDefinition<'_, &'static str, &'static [u8]> = TableDefinition::new(table);
+        let mut table = self.tx.open_table(definition).map_err(|error| self.fail(error))?;
+        table.remove(key).map_err(|error| self.fail(error))?;
+        Ok(())
     }
 
     pub(crate) fn put<R: Record>(&self, key: &str, record: &R) -> Result<(), StoreError> {

@@ -152,6 +152,8 @@ pub(crate) struct SnapshotRecord {
 pub(crate) enum Form {
     /// A directory `fs` that can be a lower layer of overlayfs.
     Directory,
+    /// The same, written by an ordinary user: owners, devices and some attributes are in `sums` only.
+    UserDirectory,
 }
 
 /// A pin. Key: the image ID or a name.

@@ -1,0 +1,444 @@
+//! What a store promises to one process.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use support::{TestImage, disk_bytes, open, small};
+use windlass_core::digest::Digest;
+use windlass_core::reason::Reason;
+use windlass_core::reference::Reference;
+use windlass_store::{
+    Access, BlobKind, Depth, Dry, GcRequest, KeepLayers, LayerClaim, LeaseOptions, Repair, Reserve, Store, StoreError,
+    StoreOptions, Verdict, VictimKind,
+};
+
+const NAME: &str = "registry.example/team/app:1";
+
+fn reference(text: &str) -> Reference {
+    Reference::parse(text).unwrap()
+}
+
+#[test]
+fn an_image_is_visible_only_after_its_commit() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();
+    image.put_documents(&lease).unwrap();
+    image.bring_layers(&lease, false).unwrap();
+    assert_eq!(store.find(NAME).unwrap(), None);
+    assert!(store.images().unwrap().is_empty());
+    let committed = lease.commit(image.commit()).unwrap();
+    assert_eq!(store.find(NAME).unwrap().as_ref(), Some(&committed));
+    assert_eq!((committed.id.clone(), committed.damage.clone()), (image.id(), None));
+    assert_eq!(store.images().unwrap(), [committed]);
+    let trees = fs::read_dir(root.path().join("snapshots")).unwrap().count();
+    assert_eq!(trees, 2);
+    assert_eq!(fs::read_to_string(root.path().join("snapshots/1/fs/etc/name")).unwrap(), NAME);
+    drop(lease);
+    for empty in ["ingest", "stage", "meta/intents"] {
+        assert_eq!(fs::read_dir(root.path().join(empty)).unwrap().count(), 0, "{empty}");
+    }
+    assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().findings, []);
+}
+
+#[test]
+fn a_commit_without_all_parts_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();
+    let missing = |part: &str| match lease.commit(image.commit()) {
+        Err(StoreError::Incomplete { part: found, .. }) => assert_eq!(found, part),
+        other => panic!("{other:?}"),
+    };
+    missing("config");
+    lease.put_blob(BlobKind::Config, &image.id(), &image.config).unwrap();
+    missing("manifest");
+    image.put_documents(&lease).unwrap();
+    missing("layer");
+    let LayerClaim::Work(work) = lease.claim_layer(&image.keys[0], &|| false).unwrap() else { panic!("present") };
+    missing("layer");
+    drop(work);
+    image.bring_layers(&lease, false).unwrap();
+    lease.commit(image.commit()).unwrap();
+}
+
+#[test]
+fn layers_out_of_order_are_settled_when_their_parents_are() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    // The upper layer has no entry for `etc`, so its owner and mode come from below.
+    let image = TestImage::new(NAME, &[&[("etc/", b""), ("etc/a", b"a")], &[("etc/b", b"b")], &[("etc/.wh.a", b"")]]);
+    let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();
+    image.put_documents(&lease).unwrap();
+    assert_eq!(image.bring_layers(&lease, true).unwrap(), 3);
+    lease.commit(image.commit()).unwrap();
+    let etc = fs::metadata(root.path().join("snapshots/1/fs/etc")).unwrap();
+    for n in 1..=3 {
+        let path = root.path().join(format!("snapshots/{n}/fs/etc"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions(), etc.permissions(), "{}", path.display());
+    }
+    assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().verdict(), Verdict::Clean);
+}
+
+#[test]
+fn two_leases_share_a_layer() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let base: support::Files<'_> = &[("etc/", b""), ("etc/shared", b"shared")];
+    let images: Vec<TestImage> = (0..8)
+        .map(|n| TestImage::new(&format!("registry.example/app:{n}"), &[base, &[("own", format!("{n}").as_bytes())]]))
+        .collect();
+    let fetched: usize = std::thread::scope(|scope| {
+        let pulls: Vec<_> = images.iter().map(|image| scope.spawn(|| image.pull(&store).unwrap().1)).collect();
+        pulls.into_iter().map(|pull| pull.join().unwrap()).sum()
+    });
+    assert_eq!(fetched, 8 + 1, "the base once, each image's own layer once");
+    assert_eq!(store.images().unwrap().len(), 8);
+    assert_eq!(images[0].pull(&store).unwrap().1, 0, "all of it is here");
+}
+
+#[test]
+fn dropped_work_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();
+    let LayerClaim::Work(work) = lease.claim_layer(&image.keys[0], &|| false).unwrap() else { panic!("present") };
+    assert!(lease.try_claim_layer(&image.keys[0]).unwrap().is_none(), "it is in work");
+    drop(work);
+    let mut wrong = image.blobs[0].clone();
+    let middle = wrong.len() / 2;
+    wrong[middle] ^= 1;
+    let LayerClaim::Work(work) = lease.claim_layer(&image.keys[0], &|| false).unwrap() else { panic!("present") };
+    let error = work.unpack(&mut wrong.as_slice(), &()).unwrap_err();
+    assert_eq!(error.reason(), Reason::DigestMismatch, "{error}");
+    assert_eq!(fs::read_dir(root.path().join("stage")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(root.path().join("snapshots")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_canceled_wait_ends() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    let first = store.begin(LeaseOptions::pull(NAME)).unwrap();
+    let LayerClaim::Work(_work) = first.claim_layer(&image.keys[0], &|| false).unwrap() else { panic!("present") };
+    let second = store.begin(LeaseOptions::pull(NAME)).unwrap();
+    assert!(matches!(second.claim_layer(&image.keys[0], &|| true), Err(StoreError::Canceled)));
+}
+
+#[test]
+fn what_does_not_hash_never_leaves_ingest() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();
+    let digest = Digest::sha256(b"promised");
+    let error = lease.put_blob(BlobKind::Config, &digest, b"pr0mised").unwrap_err();
+    assert_eq!(error.reason(), Reason::DigestMismatch);
+    let table: [(u64, &[u8]); 2] = [(8, b"promised and more"), (8, b"prom")];
+    for (size_bytes, bytes) in table {
+        let error = lease.put_blob_from(BlobKind::Config, &digest, size_bytes, &mut { bytes }).unwrap_err();
+        assert_eq!(error.reason(), Reason::SizeMismatch);
+    }
+    assert_eq!(fs::read_dir(root.path().join("blobs/sha256")).unwrap().count(), 0);
+    lease.put_blob(BlobKind::Config, &digest, b"promised").unwrap();
+    let path = root.path().join("blobs/sha256").join(digest.hex());
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o400);
+    assert_eq!(store.read_blob(&digest, 8).unwrap().unwrap(), b"promised");
+    assert!(store.read_blob(&digest, 7).is_err());
+}
+
+#[test]
+fn whatever_names_an_image_finds_it() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small("docker.io/library/busybox:1.36");
+    image.pull(&store).unwrap();
+    let id = image.id();
+    let digest = image.manifest_digest();
+    let names = [
+        "busybox:1.36".to_owned(),
+        "docker.io/library/busybox:1.36".to_owned(),
+        format!("busybox@{digest}"),
+        format!("busybox:other@{digest}"),
+        id.to_string(),
+        id.hex().to_owned(),
+        id.short().to_owned(),
+        format!("sha256:{}", id.short()),
+    ];
+    for name in names {
+        assert_eq!(store.find(&name).unwrap().map(|image| image.id), Some(id.clone()), "{name}");
+    }
+    for name in ["busybox", "busybox:2", "registry.example/busybox:1.36", "0000000000", &format!("busybox@{id}")] {
+        assert_eq!(store.find(name).unwrap(), None, "{name}");
+    }
+    assert_eq!(store.find("NOT A NAME").unwrap_err().reason(), Reason::InvalidReference);
+    assert_eq!(store.find_reference(&reference("busybox:1.36")).unwrap().unwrap().id, id);
+    assert_eq!(store.resolved(&reference("busybox:1.36")).unwrap(), Some((digest, None)));
+}
+
+#[test]
+fn a_tag_that_moves_leaves_the_digest_name() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let old = small(NAME);
+    old.pull(&store).unwrap();
+    let new = TestImage::new(NAME, &[&[("new", b"new")]]);
+    new.pull(&store).unwrap();
+    assert_eq!(store.find(NAME).unwrap().unwrap().id, new.id());
+    let found = store.find_id(&old.id()).unwrap().unwrap();
+    assert_eq!((found.repo_tags.len(), found.repo_digests.len()), (0, 1));
+}
+
+#[test]
+fn the_last_name_takes_the_image_along() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    image.pull(&store).unwrap();
+    store.tag(NAME, &reference("registry.example/other:2")).unwrap();
+    let removed = store.remove(NAME).unwrap();
+    assert_eq!((removed.names.len(), removed.image), (2, None), "tag and implied digest name");
+    assert_eq!(store.find("registry.example/other:2").unwrap().unwrap().id, image.id());
+    let removed = store.remove("registry.example/other:2").unwrap();
+    assert_eq!(removed.image, Some(image.id()));
+    assert_eq!(removed.swept.victims.iter().filter(|victim| victim.kind == VictimKind::Layer).count(), 2);
+    assert!(store.images().unwrap().is_empty());
+    assert_eq!(fs::read_dir(root.path().join("snapshots")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(root.path().join("blobs/sha256")).unwrap().count(), 0);
+    assert_eq!(store.remove(NAME).unwrap_err().reason(), Reason::ImageUnknown);
+}
+
+#[test]
+fn an_image_goes_by_its_id_with_all_names() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    image.pull(&store).unwrap();
+    store.tag(NAME, &reference("registry.example/other:2")).unwrap();
+    let removed = store.remove(image.id().short()).unwrap();
+    assert_eq!((removed.names.len(), removed.image), (3, Some(image.id())));
+}
+
+#[test]
+fn a_pinned_image_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    image.pull(&store).unwrap();
+    store.pin(NAME, "user", "keep it").unwrap();
+    assert_eq!(store.find(NAME).unwrap().unwrap().pins[0].reason, "keep it");
+    assert_eq!(store.remove(NAME).unwrap_err().reason(), Reason::InUse);
+    let request = GcRequest { images: vec![(image.id(), "disk pressure".to_owned())], ..GcRequest::sweep() };
+    let report = store.gc(&request).unwrap();
+    assert_eq!((report.victims.len(), report.kept.len()), (0, 1));
+    assert!(store.unpin(NAME, "user").unwrap() && !store.unpin(NAME, "user").unwrap());
+    assert_eq!(store.gc(&request).unwrap().victims.iter().filter(|v| v.kind == VictimKind::Image).count(), 1);
+    assert!(store.images().unwrap().is_empty());
+}
+
+#[test]
+fn a_dry_run_explains_and_deletes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    image.pull(&store).unwrap();
+    let mut request = GcRequest { images: vec![(image.id(), "it is old".to_owned())], ..GcRequest::sweep() };
+    request.dry = Dry::Run;
+    let told = store.gc(&request).unwrap();
+    assert!(store.find(NAME).unwrap().unwrap().damage.is_none());
+    assert_eq!(told.victims[0].why, "it is old");
+    request.dry = Dry::No;
+    assert_eq!(store.gc(&request).unwrap(), told, "the same victims for the same reasons");
+    assert!(told.freed_bytes > 0);
+}
+
+#[test]
+fn what_a_lease_needs_survives_collection() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    image.pull(&store).unwrap();
+    let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();
+    image.put_documents(&lease).unwrap();
+    assert_eq!(image.bring_layers(&lease, false).unwrap(), 0);
+    // Another terminal removes the image between claim and commit.
+    store.remove(NAME).unwrap();
+    let fresh = small("registry.example/team/fresh:1");
+    let other = store.begin(LeaseOptions::pull("fresh")).unwrap();
+    fresh.put_documents(&other).unwrap();
+    fresh.bring_layers(&other, false).unwrap();
+    assert_eq!(store.gc(&GcRequest::sweep()).unwrap().victims, []);
+    lease.commit(image.commit()).unwrap();
+    other.commit(fresh.commit()).unwrap();
+    assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().findings, []);
+}
+
+#[test]
+fn after_removing_all_images_less_than_one_mebibyte_is_left() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let content = vec![7; 200_000];
+    let images: Vec<TestImage> = (0..40)
+        .map(|n| TestImage::new(&format!("registry.example/app:{n}"), &[&[(&format!("f{n}"), &content)]]))
+        .collect();
+    for image in &images {
+        image.pull(&store).unwrap();
+    }
+    assert!(disk_bytes(root.path()) > 8 << 20);
+    for image in &images {
+        store.remove(&image.name()).unwrap();
+    }
+    store.gc(&GcRequest::sweep()).unwrap();
+    let left = disk_bytes(root.path());
+    assert!(left < 1 << 20, "{left} bytes left");
+}
+
+#[test]
+fn layers_are_kept_where_that_is_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let dropped = small(NAME);
+    dropped.pull(&store).unwrap();
+    assert!(store.open_blob(&dropped.keys[0].layer.blob).unwrap().is_none());
+    let kept = small("registry.example/team/loaded:1");
+    let lease = store.begin(LeaseOptions::load("loaded")).unwrap();
+    assert_eq!(lease.keep_layers(), KeepLayers::Yes);
+    kept.put_documents(&lease).unwrap();
+    kept.bring_layers(&lease, false).unwrap();
+    lease.commit(kept.commit()).unwrap();
+    let first = store.read_blob(&kept.keys[0].layer.blob, 1 << 20).unwrap().unwrap();
+    assert_eq!(first, kept.blobs[0]);
+    assert_eq!(store.gc(&GcRequest::sweep()).unwrap().victims, []);
+    store.remove("registry.example/team/loaded:1").unwrap();
+    assert!(store.open_blob(&kept.keys[0].layer.blob).unwrap().is_none());
+}
+
+#[test]
+fn a_damaged_image_is_not_present() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    image.pull(&store).unwrap();
+    fs::rename(root.path().join("snapshots/2"), root.path().join("aside")).unwrap();
+    let found = store.find(NAME).unwrap().unwrap();
+    assert!(found.damage.unwrap().contains("layer"), "a missing layer");
+    assert_eq!(image.pull(&store).unwrap().1, 1, "only the missing layer is fetched");
+    assert_eq!(store.find(NAME).unwrap().unwrap().damage, None);
+    let config = root.path().join("blobs/sha256").join(image.id().hex());
+    fs::remove_file(&config).unwrap();
+    fs::write(&config, b"short").unwrap();
+    assert!(store.images().unwrap()[0].damage.is_some());
+    image.pull(&store).unwrap();
+    assert_eq!(store.find(NAME).unwrap().unwrap().damage, None);
+}
+
+#[test]
+fn opening_for_reading_creates_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let mut options = StoreOptions::default();
+    options.access = Access::Read;
+    let store = Store::open(&root, options.clone()).unwrap();
+    assert!(store.images().unwrap().is_empty() && !root.exists());
+    assert_eq!(store.begin(LeaseOptions::pull(NAME)).unwrap_err().reason(), Reason::NotPermitted);
+    small(NAME).pull(&open(&root)).unwrap();
+    let store = Store::open(&root, options).unwrap();
+    assert!(store.find(NAME).unwrap().is_some());
+    assert!(matches!(store.remove(NAME), Err(StoreError::ReadOnly { .. })));
+}
+
+#[test]
+fn a_newer_format_is_refused_untouched() {
+    let root = tempfile::tempdir().unwrap();
+    small(NAME).pull(&open(root.path())).unwrap();
+    fs::write(root.path().join("meta/format"), "2\n").unwrap();
+    let before = listing(root.path());
+    for access in [Access::Read, Access::Write] {
+        let mut options = StoreOptions::default();
+        options.access = access;
+        let error = Store::open(root.path(), options).unwrap_err();
+        assert_eq!(error.reason(), Reason::StoreFormat);
+        assert!(error.to_string().contains("format 2"), "{error}");
+    }
+    assert_eq!(listing(root.path()), before);
+    fs::write(root.path().join("meta/format"), "1\n").unwrap();
+    assert!(open(root.path()).find(NAME).unwrap().is_some());
+}
+
+#[test]
+fn a_foreign_directory_is_refused_untouched() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("letter.txt"), "dear").unwrap();
+    let before = listing(home.path());
+    let error = Store::open(home.path(), StoreOptions::default()).unwrap_err();
+    assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
+    assert_eq!(listing(home.path()), before);
+    // A creation that was cut off is completed.
+    let cut = tempfile::tempdir().unwrap();
+    fs::create_dir(cut.path().join("blobs")).unwrap();
+    small(NAME).pull(&open(cut.path())).unwrap();
+}
+
+/// Paths with size and modification time.
+fn listing(path: &Path) -> Vec<(String, u64, std::time::SystemTime)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap();
+        let found = entry.metadata().unwrap();
+        all.push((entry.path().display().to_string(), found.len(), found.modified().unwrap()));
+        if found.is_dir() {
+            all.extend(listing(&entry.path()));
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn a_pull_that_does_not_fit_is_refused_before_it_begins() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();
+    lease.require_space(1).unwrap();
+    let free = store.file_system().unwrap().usable_bytes(Reserve::default());
+    let error = lease.require_space(free + (1 << 40)).unwrap_err();
+    assert_eq!(error.reason(), Reason::NoSpace);
+    assert!(error.to_string().contains(&root.path().display().to_string()), "{error}");
+}
+
+#[test]
+fn a_thousand_images_open_and_list_quickly() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let base: support::Files<'_> = &[("etc/", b""), ("etc/shared", b"shared")];
+    let lease = store.begin(LeaseOptions::pull("many")).unwrap();
+    let images: Vec<TestImage> =
+        (0..1000).map(|n| TestImage::new(&format!("registry.example/app:{n}"), &[base])).collect();
+    // Committed in one go per image, without 1000 syncs: the metadata is what is measured.
+    for image in &images {
+        image.put_documents(&lease).unwrap();
+    }
+    images[0].bring_layers(&lease, false).unwrap();
+    lease.commit_all(images.iter().map(TestImage::commit).collect()).unwrap();
+    drop(lease);
+    drop(store);
+    // As after a power cut: everything is looked at.
+    fs::remove_file(root.path().join("meta/boot")).unwrap();
+    let begin = Instant::now();
+    let store = open(root.path());
+    let opened = begin.elapsed();
+    let begin = Instant::now();
+    assert_eq!(store.images().unwrap().len(), 1000);
+    let listed = begin.elapsed();
+    let begin = Instant::now();
+    assert!(store.find("registry.example/app:500").unwrap().is_some());
+    let found = begin.elapsed();
+    assert!(opened < Duration::from_secs(2) && listed < Duration::from_secs(2), "{opened:?} {listed:?} {found:?}");
+}
