@@ -25,6 +25,8 @@ use crate::reason::Reason;
 pub const OFFERED_SHOWN_MAX: usize = 20;
 /// Longest part of a platform text, in bytes.
 const PART_MAX_BYTES: usize = 64;
+/// Most features of a foreign platform that are printed.
+const FEATURES_SHOWN_MAX: usize = 16;
 
 /// Operating system, architecture and what narrows them, by their Go names, normalised.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -197,19 +199,30 @@ fn normalise_architecture(architecture: &str, variant: &str) -> (String, Option<
     (name.to_owned(), (!variant.is_empty()).then(|| variant.to_owned()))
 }
 
+/// One part of a platform out of a foreign document, fit to be printed.
+struct Part<'a>(&'a str);
+
+impl fmt::Display for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut chars = self.0.chars().take(PART_MAX_BYTES);
+        chars
+            .try_for_each(|c| if c.is_ascii_graphic() { write!(f, "{c}") } else { write!(f, "{}", c.escape_default()) })
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.os)?;
+        write!(f, "{}", Part(&self.os))?;
         if self.os_version.is_some() || !self.os_features.is_empty() {
-            write!(f, "({}", self.os_version.as_deref().unwrap_or(""))?;
-            for feature in &self.os_features {
-                write!(f, "+{feature}")?;
+            write!(f, "({}", Part(self.os_version.as_deref().unwrap_or("")))?;
+            for feature in self.os_features.iter().take(FEATURES_SHOWN_MAX) {
+                write!(f, "+{}", Part(feature))?;
             }
             f.write_str(")")?;
         }
-        write!(f, "/{}", self.architecture)?;
+        write!(f, "/{}", Part(&self.architecture))?;
         match &self.variant {
-            Some(variant) => write!(f, "/{variant}"),
+            Some(variant) => write!(f, "/{}", Part(variant)),
             None => Ok(()),
         }
     }
@@ -265,6 +278,16 @@ mod tests {
             let error = Platform::parse(text).expect_err(text);
             assert_eq!(error.reason(), Reason::InvalidConfig, "{text}");
         }
+    }
+
+    #[test]
+    fn foreign_platforms_print_short_and_plain() {
+        let platform = Platform {
+            os_features: vec!["x".repeat(1000); 1000],
+            ..Platform::new("\u{1b}[2J\u{202e}", &"a".repeat(10_000), None)
+        };
+        let text = platform.to_string();
+        assert!(text.len() < 2_000 && text.is_ascii() && !text.contains('\u{1b}'), "{text}");
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 //! In: the text as typed. Out: a [`Reference`] whose parts are valid, or the rule it breaks.
 //! Source of truth: distribution/reference v0.6.0 (`normalize.go`, `regexp.go`), which Kubernetes uses since 1.29.
 //! A first segment with a dot that is no host name (`my_host.example/app`) is refused here; upstream reads it as a
-//! path without any host.
+//! path without any host, which no registry could be asked for.
 //!
 //! Invariants: `print_then_parse_is_identity`, `hostile_text_never_panics`, `a_normalised_name_names_the_same_image`.
 
@@ -198,7 +198,12 @@ fn parse(typed: &str) -> Result<Reference, ReferenceFault> {
     let (name, tag) = split_optional(name, ':');
     let official = host == DEFAULT_HOST && !name.contains('/');
     let path = if official { format!("{OFFICIAL_PREFIX}{name}") } else { name.to_owned() };
-    if !is_host(host) || !is_path(name) || !tag.is_none_or(is_tag) || !digest.is_none_or(looks_like_digest) {
+    let is_lax_host = || is_path_component(host);
+    if !(is_host(host) || is_lax_host())
+        || !is_path(name)
+        || !tag.is_none_or(is_tag)
+        || !digest.is_none_or(looks_like_digest)
+    {
         return Err(ReferenceFault::Format);
     }
     if path.len() > PATH_MAX_BYTES {
@@ -323,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_first_segment_that_is_no_host_name_is_refused() {
-        for text in ["my_host.example/app", "a.b-/c", "[::1/x", "[]/x", "[::1]x/y", "a.b:/c"] {
+        for text in ["my_host.example/app", "my_host:5000/app", "a.b-/c", "[::1/x", "[]/x", "[::1]x/y", "a.b:/c"] {
             assert_eq!(Reference::parse(text).expect_err(text).fault, ReferenceFault::Format, "{text}");
         }
     }

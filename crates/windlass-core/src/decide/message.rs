@@ -14,8 +14,10 @@ pub(super) fn quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() && c.is_ascii() => drop(write!(out, "\\x{:02x}", u32::from(c))),
-            c if c.is_control() => drop(write!(out, "\\u{:04x}", u32::from(c))),
+            '\'' => out.push(c),
+            c if c.is_ascii_control() => drop(write!(out, "\\x{:02x}", u32::from(c))),
+            // Rust escapes in `Debug` what cannot be printed, much as Go does.
+            c if c.escape_debug().len() > 1 => drop(write!(out, "\\u{:04x}", u32::from(c))),
             c => out.push(c),
         }
     }
@@ -101,7 +103,7 @@ mod tests {
     #[test]
     fn texts_are_quoted_and_times_printed_as_go_does() {
         let table =
-            [("a", "\"a\""), ("a\"b\\", "\"a\\\"b\\\\\""), ("\n\u{1b}\u{85}\u{e9}", "\"\\n\\x1b\\u0085\u{e9}\"")];
+            [("a", "\"a\""), ("a\"b\\", "\"a\\\"b\\\\\""), ("\n\u{1b}\u{202e}\u{e9}'", "\"\\n\\x1b\\u202e\u{e9}'\"")];
         for (text, want) in table {
             assert_eq!(quoted(text), want);
         }

@@ -44,7 +44,7 @@ pub struct Index {
     pub unverifiable: Vec<UnverifiableEntry>,
     /// The type of an artifact.
     pub artifact_type: Option<String>,
-    /// What it refers to; ignored on pull.
+    /// What it refers to; ignored on pull. Absent too where its digest could not be verified.
     pub subject: Option<Descriptor>,
     /// Free notes.
     pub annotations: BTreeMap<String, String>,
@@ -61,7 +61,7 @@ pub struct Manifest {
     pub layers: Vec<Descriptor>,
     /// The type of an artifact as written, see [`Manifest::artifact_type`].
     pub artifact_type: Option<String>,
-    /// What it refers to; ignored on pull.
+    /// What it refers to; ignored on pull. Absent too where its digest could not be verified.
     pub subject: Option<Descriptor>,
     /// Free notes.
     pub annotations: BTreeMap<String, String>,
@@ -129,7 +129,12 @@ pub fn parse_document(
     let (kind, media_type) = agree(&fields, &said, expected_media_type)?;
     let annotations = fields.text_map("annotations")?;
     let artifact_type = fields.text("artifactType")?.map(str::to_owned);
-    let subject = fields.get("subject").map(|value| parse_needed(value, "subject", limits)).transpose()?;
+    let subject = fields.get("subject").map(|value| parse(value, "subject", limits)).transpose()?;
+    let subject = match subject {
+        Some(Parsed::Descriptor(subject)) => Some(*subject),
+        // Never fetched, so it does no harm that it could not be verified.
+        Some(Parsed::Unverifiable(_)) | None => None,
+    };
     match kind {
         Kind::Index => {
             let (entries, unverifiable) = entries(fields.required_list("manifests")?, limits)?;

@@ -142,8 +142,14 @@ impl ManifestError {
     }
 }
 
-/// Foreign text, fit to be printed.
+/// Foreign text, fit to be printed: short, and without what would move a cursor or turn the direction of writing.
 pub(super) fn shown(text: &str) -> String {
-    let short: String = text.chars().take(SHOWN_MAX_CHARS).collect();
-    short.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    let mut shown = String::new();
+    for c in text.chars().take(SHOWN_MAX_CHARS) {
+        match c {
+            '"' | '\'' | '\\' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
 }
