@@ -95,6 +95,8 @@ struct Refused {
     words: Words,
     /// The realm would not get the credential; the attempt was anonymous.
     untrusted: Option<Untrusted>,
+    /// A place the registry redirected to said so: no other credential changes its mind.
+    elsewhere: bool,
 }
 
 /// A realm that must not get credentials, and the rule that says so.
@@ -173,9 +175,10 @@ impl Session {
                 Verdict::Refused(refused) => refused,
             };
             let not_there = refused.status == 404 && (known == Some(at) || !self.state().challenged);
+            let elsewhere = refused.elsewhere;
             self.note(candidate, &refused);
             refusals.push(refused);
-            if not_there || self.mode == CredentialMode::Kubelet {
+            if not_there || elsewhere || self.mode == CredentialMode::Kubelet {
                 break;
             }
         }
@@ -326,7 +329,7 @@ impl Session {
                 Ok(Ok(Some(Proof::Bearer { header, key: Box::new(key), token, freshness })))
             }
             Err(Refusal::Credential { status, words }) => {
-                Ok(Err(Refused { status, words, untrusted: untrusted.take() }))
+                Ok(Err(Refused { status, words, untrusted: untrusted.take(), elsewhere: false }))
             }
             Err(Refusal::Failed(error)) => Err(error),
         }
@@ -499,8 +502,9 @@ impl Session {
     async fn verdict(&self, answer: Answer, untrusted: Option<Untrusted>) -> Result<Verdict, FetchError> {
         match answer.status.as_u16() {
             status @ (401 | 403 | 404) => {
+                let elsewhere = answer.elsewhere;
                 let words = self.words(&answer.headers, answer.body).await;
-                Ok(Verdict::Refused(Refused { status, words, untrusted }))
+                Ok(Verdict::Refused(Refused { status, words, untrusted, elsewhere }))
             }
             _ => Ok(Verdict::Answer(Box::new(answer))),
         }

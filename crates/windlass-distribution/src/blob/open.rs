@@ -24,10 +24,13 @@ impl BlobFetch {
             return Ok(Progressed::Complete);
         }
         let resumes = self.offset > 0 && self.ranges == Ranges::Usable;
-        let answer = match self.direct.take() {
+        let answer = match self.direct.clone() {
             Some(url) if resumes => match self.ask_direct(&turn, url).await? {
                 Some(answer) => answer,
-                None => self.ask(&turn, resumes).await?,
+                None => {
+                    self.direct = None;
+                    self.ask(&turn, resumes).await?
+                }
             },
             _ => self.ask(&turn, resumes).await?,
         };

@@ -1,0 +1,9 @@
+//! The client against a scripted registry: what it asks, what it takes, what it refuses.
+
+mod auth;
+mod faults;
+mod mirrors;
+mod pull;
+mod redirect;
+mod support;
+mod tls;
