@@ -198,12 +198,7 @@ fn parse(typed: &str) -> Result<Reference, ReferenceFault> {
     let (name, tag) = split_optional(name, ':');
     let official = host == DEFAULT_HOST && !name.contains('/');
     let path = if official { format!("{OFFICIAL_PREFIX}{name}") } else { name.to_owned() };
-    let is_lax_host = || is_path_component(host);
-    if !(is_host(host) || is_lax_host())
-        || !is_path(name)
-        || !tag.is_none_or(is_tag)
-        || !digest.is_none_or(looks_like_digest)
-    {
+    if !is_host(host) || !is_path(name) || !tag.is_none_or(is_tag) || !digest.is_none_or(looks_like_digest) {
         return Err(ReferenceFault::Format);
     }
     if path.len() > PATH_MAX_BYTES {
