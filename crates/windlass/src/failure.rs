@@ -10,9 +10,12 @@ use crate::args::Format;
 /// Longest message taken over from elsewhere.
 const MESSAGE_CHARS_MAX: usize = 4_000;
 
-/// Why a command did not do what was asked.
+/// Why a command did not do what was asked. Small, so that results that hold it are.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct Failure(Box<Story>);
+
+#[derive(Clone, Debug)]
+struct Story {
     reason: Reason,
     /// What could not be done, e.g. `cannot pull registry.example/team/app:1.4`.
     what: String,
@@ -21,20 +24,32 @@ pub(crate) struct Failure {
     /// Credentials that were tried and what came of each.
     tried: Vec<String>,
     hint: Option<String>,
+    /// The kubelet's word where it differs from the reason's own.
+    waiting: Option<String>,
     exit: Option<u8>,
-    silent: bool,
+    is_told: bool,
 }
 
 impl Failure {
     /// A failure with its cause.
     pub(crate) fn new(reason: Reason, what: impl Into<String>, why: impl Into<String>) -> Failure {
-        let (what, why) = (what.into(), why.into());
-        Failure { reason, what, why, tried: Vec::new(), hint: None, exit: None, silent: false }
+        Failure(Box::new(Story {
+            reason,
+            what: what.into(),
+            why: why.into(),
+            tried: Vec::new(),
+            hint: None,
+            waiting: None,
+            exit: None,
+            is_told: false,
+        }))
     }
 
     /// A command that has printed everything already and ends with this status.
     pub(crate) fn told(exit: u8) -> Failure {
-        Failure { exit: Some(exit), silent: true, ..Failure::new(Reason::Internal, "", "") }
+        let mut failure = Failure::new(Reason::Internal, "", "");
+        (failure.0.exit, failure.0.is_told) = (Some(exit), true);
+        failure
     }
 
     /// Wrong use of a flag or file.
@@ -44,35 +59,45 @@ impl Failure {
 
     /// Names the credentials that were tried.
     pub(crate) fn tried(mut self, tried: impl IntoIterator<Item = String>) -> Failure {
-        self.tried.extend(tried);
+        self.0.tried.extend(tried);
         self
     }
 
     /// Replaces the reason's general hint.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Replaces the reason's waiting word; texts that are not a single word stay in the message.
+    pub(crate) fn waiting(mut self, word: &str) -> Failure {
+        self.0.waiting = Some(word).filter(|word| word.bytes().all(|b| b.is_ascii_alphanumeric())).map(str::to_owned);
         self
     }
 
     /// The status this process ends with.
     pub(crate) fn exit_code(&self) -> u8 {
-        self.exit.unwrap_or_else(|| self.reason.exit_code())
+        self.0.exit.unwrap_or_else(|| self.0.reason.exit_code())
     }
 
     /// Whether there is nothing left to say.
     pub(crate) fn is_told(&self) -> bool {
-        self.silent
+        self.0.is_told
     }
 
     fn hint_text(&self) -> &str {
-        self.hint.as_deref().unwrap_or_else(|| self.reason.hint())
+        self.0.hint.as_deref().unwrap_or_else(|| self.0.reason.hint())
+    }
+
+    fn waiting_word(&self) -> &str {
+        self.0.waiting.as_deref().unwrap_or_else(|| self.0.reason.waiting())
     }
 
     fn message(&self) -> String {
-        match (self.what.is_empty(), self.why.is_empty()) {
-            (_, true) => self.what.clone(),
-            (true, false) => self.why.clone(),
-            (false, false) => format!("{}: {}", self.what, self.why),
+        match (self.0.what.is_empty(), self.0.why.is_empty()) {
+            (_, true) => self.0.what.clone(),
+            (true, false) => self.0.why.clone(),
+            (false, false) => format!("{}: {}", self.0.what, self.0.why),
         }
     }
 
@@ -92,31 +117,31 @@ impl Failure {
     /// What stands under `error`.
     pub(crate) fn json_body(&self) -> Json {
         let mut error = json!({
-            "class": self.reason.class(),
-            "reason": self.reason.waiting(),
+            "class": self.0.reason.class(),
+            "reason": self.waiting_word(),
             "message": shown(&self.message()),
             "hint": shown(self.hint_text()),
         });
-        if !self.tried.is_empty() {
-            error["tried"] = self.tried.iter().map(|line| shown(line)).collect();
+        if !self.0.tried.is_empty() {
+            error["tried"] = self.0.tried.iter().map(|line| shown(line)).collect();
         }
         error
     }
 
     fn lines(&self) -> String {
-        let head = if self.what.is_empty() { self.reason.class() } else { &self.what };
+        let head = if self.0.what.is_empty() { self.0.reason.class() } else { &self.0.what };
         let mut text = format!("error: {}\n", shown(head));
-        let why = shown(&self.why);
+        let why = shown(&self.0.why);
         let mut whys = why.lines();
         text.push_str(&format!(
             "  reason:   {} ({})\n",
-            self.reason.waiting(),
-            whys.next().unwrap_or(self.reason.class())
+            self.waiting_word(),
+            whys.next().unwrap_or(self.0.reason.class())
         ));
         for line in whys {
             text.push_str(&format!("            {line}\n"));
         }
-        for (at, line) in self.tried.iter().enumerate() {
+        for (at, line) in self.0.tried.iter().enumerate() {
             let label = if at == 0 { "tried:" } else { "" };
             text.push_str(&format!("  {label:<10}{}\n", shown(line)));
         }

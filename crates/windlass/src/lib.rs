@@ -3,16 +3,17 @@
 //! A command is one file of `cmd`: it turns arguments into a request of the engine or the store, calls it, and
 //! shows the report. Rules live in windlass-core, the pull path in windlass-pull.
 #![forbid(unsafe_code)]
-#![expect(dead_code, reason = "the commands that pull use the rest")]
 
 mod args;
 mod cmd;
 mod config;
 mod failure;
 mod input;
+mod interrupt;
 mod output;
 pub mod pages;
 mod process;
+mod progress;
 mod session;
 mod wire;
 

@@ -77,9 +77,16 @@ fn configuration() -> String {
         }
         push(&mut page, format_args!("{}\n", row(&key)));
     }
-    push(&mut page, format_args!("\n## registries\n\nKeys of each entry:\n\n| key | what it does |\n| --- | --- |\n"));
-    for (key, doc) in registry::KEYS {
-        push(&mut page, format_args!("| `{key}` | {doc} |\n"));
+    let lists = [
+        ("registries", "Keys of each registry, and those of how to talk to it:", registry::REGISTRY_KEYS),
+        ("registries[].mirrors", "Keys of each mirror, and those of how to talk to it:", registry::MIRROR_KEYS),
+        ("How to talk to a registry or a mirror", "Keys of both:", registry::TALK_KEYS),
+    ];
+    for (title, about, keys) in lists {
+        push(&mut page, format_args!("\n## {title}\n\n{about}\n\n| key | what it does |\n| --- | --- |\n"));
+        for (key, doc) in keys {
+            push(&mut page, format_args!("| `{key}` | {doc} |\n"));
+        }
     }
     page
 }

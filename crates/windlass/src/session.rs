@@ -7,7 +7,7 @@ use windlass_core::reason::Reason;
 use crate::args::{Globals, Invocation};
 use crate::cmd::Command;
 use crate::config::{self, ConfigError, FlagValue, Loaded};
-use crate::failure::Failure;
+use crate::failure::{Failure, shown};
 use crate::output::{Screen, write_err};
 
 /// One run of the program.
@@ -34,6 +34,20 @@ impl Session {
     /// Tells a failure that does not end the command.
     pub(crate) fn tell(&self, failure: &Failure) {
         write_err(&failure.render(self.screen.format));
+    }
+
+    /// Tells a person something that is no failure.
+    pub(crate) fn warn(&self, text: &str) {
+        if !self.screen.quiet {
+            write_err(&format!("warning: {}\n", shown(text)));
+        }
+    }
+
+    /// Tells a person something that only matters to those who wonder.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.screen.quiet {
+            write_err(&format!("note: {}\n", shown(text)));
+        }
     }
 
     /// The same with another file.

@@ -2,11 +2,18 @@
 
 mod completion;
 mod config;
+mod demo;
+mod ensure;
+mod fsck;
 mod images;
 mod inspect;
+mod load;
 mod many;
+mod mount;
 mod pin;
+mod pull;
 mod rmi;
+mod save;
 mod secret;
 mod tag;
 mod version;
@@ -19,6 +26,12 @@ use crate::session::Session;
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Shows a pod, a registry and a wrong secret on this machine; leaves nothing behind.
+    Demo,
+    /// Makes images present: resolve, fetch, verify, unpack, record. Prints the image IDs.
+    Pull(pull::Args),
+    /// Does what the kubelet would do for every container of the pods in manifests.
+    Ensure(ensure::Args),
     /// Lists the images in the store.
     #[command(alias = "img")]
     Images(images::Args),
@@ -31,6 +44,16 @@ pub(crate) enum Command {
     Pin(pin::PinArgs),
     /// Takes a pin back.
     Unpin(pin::UnpinArgs),
+    /// Checks that everything in the store is whole.
+    Fsck(fsck::Args),
+    /// Writes images out, as an OCI layout or a docker archive.
+    Save(save::Args),
+    /// Reads images in, from an OCI layout or a docker archive.
+    Load(load::Args),
+    /// Mounts an image's root file system, read-only.
+    Mount(mount::MountArgs),
+    /// Unmounts it.
+    Umount(mount::UmountArgs),
     /// Gives an image of the store more names.
     Tag(tag::Args),
     /// Makes and examines pull secrets.
@@ -47,7 +70,15 @@ impl Command {
     /// Whether the command must work with a broken configuration too.
     pub(crate) fn needs_configuration(&self) -> bool {
         match self {
-            Command::Images(_)
+            Command::Demo
+            | Command::Pull(_)
+            | Command::Ensure(_)
+            | Command::Fsck(_)
+            | Command::Save(_)
+            | Command::Load(_)
+            | Command::Mount(_)
+            | Command::Umount(_)
+            | Command::Images(_)
             | Command::Inspect(_)
             | Command::Rmi(_)
             | Command::Pin(_)
@@ -61,6 +92,14 @@ impl Command {
 /// Does it.
 pub(crate) fn run(command: Command, session: &Session) -> Result<(), Failure> {
     match command {
+        Command::Demo => demo::run(session),
+        Command::Pull(args) => pull::run(&args, session),
+        Command::Ensure(args) => ensure::run(&args, session),
+        Command::Fsck(args) => fsck::run(&args, session),
+        Command::Save(args) => save::run(&args, session),
+        Command::Load(args) => load::run(&args, session),
+        Command::Mount(args) => mount::mount(&args, session),
+        Command::Umount(args) => mount::umount(&args, session),
         Command::Images(args) => images::run(&args, session),
         Command::Inspect(args) => inspect::run(&args, session),
         Command::Rmi(args) => rmi::run(&args, session),

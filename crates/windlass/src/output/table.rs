@@ -8,18 +8,31 @@ use crate::failure::shown;
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    /// Sentences below the columns.
+    lines: Vec<String>,
 }
 
 impl Table {
     /// A table with its headings.
     pub(crate) fn new<S: Into<String>>(headings: impl IntoIterator<Item = S>) -> Table {
-        Table { rows: Vec::new() }.row(headings)
+        Table::bare().row(headings)
+    }
+
+    /// A table without headings.
+    pub(crate) fn bare() -> Table {
+        Table { rows: Vec::new(), lines: Vec::new() }
     }
 
     /// Adds a row; empty cells print as `-`.
     pub(crate) fn row<S: Into<String>>(mut self, cells: impl IntoIterator<Item = S>) -> Table {
         let cell = |text: String| if text.is_empty() { "-".to_owned() } else { shown(&text).replace('\n', " ") };
         self.rows.push(cells.into_iter().map(|text| cell(text.into())).collect());
+        self
+    }
+
+    /// Adds a sentence below the columns.
+    pub(crate) fn line(mut self, text: impl AsRef<str>) -> Table {
+        self.lines.push(shown(text.as_ref()));
         self
     }
 
@@ -34,6 +47,10 @@ impl Table {
         for row in &self.rows {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
             text.push_str(cells.collect::<Vec<_>>().join("   ").trim_end());
+            text.push('\n');
+        }
+        for line in &self.lines {
+            text.push_str(line);
             text.push('\n');
         }
         text

@@ -1,8 +1,8 @@
-//! From configuration to the parts that do the work: store, registry client, engine.
+//! The store of this run.
 
-use windlass_core::reference::ReferenceError;
-use windlass_store::{Access, KeepLayers, LayerLimits, Reserve, Store, StoreError, StoreOptions};
+use windlass_store::{Access, KeepLayers, LayerLimits, Reserve, Store, StoreOptions};
 
+use super::{size, store_failure};
 use crate::config::node::{Limits, Node};
 use crate::failure::Failure;
 
@@ -49,33 +49,4 @@ fn layer_limits(limits: &Limits) -> LayerLimits {
     layer.pending_bytes = size(limits.layer_pending_bytes.0);
     layer.lookups = limits.layer_lookups;
     layer
-}
-
-/// A number of a limit as the machine counts; what does not fit is no limit.
-fn size(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// Tells an error of the store.
-pub(crate) fn store_failure(what: &str, error: &StoreError) -> Failure {
-    Failure::new(error.reason(), what, chain(error))
-}
-
-/// Tells that a text is no reference.
-pub(crate) fn reference_failure(what: &str, error: &ReferenceError) -> Failure {
-    Failure::new(error.reason(), what, chain(error))
-}
-
-/// An error and its causes in one line, a cause that repeats the one before it left out.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }

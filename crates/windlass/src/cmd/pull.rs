@@ -1,0 +1,152 @@
+//! `windlass pull`: images by reference, whatever is here already.
+
+use serde_json::{Value as Json, json};
+use tokio::task::JoinSet;
+use windlass_core::keyring::Mode;
+use windlass_pull::events::Outcome;
+use windlass_pull::{PullOptions, PullReport, PullRequest};
+
+use super::many::worst;
+use crate::failure::Failure;
+use crate::output::Report;
+use crate::output::size::bytes;
+use crate::output::table::Table;
+use crate::session::Session;
+use crate::wire::{self, Whose};
+use crate::{interrupt, progress};
+
+/// Arguments of `pull`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Images, such as registry.example/team/app:1.4.
+    #[arg(required = true, value_name = "REF")]
+    images: Vec<String>,
+}
+
+pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
+    let node = session.load()?.node;
+    let platform = wire::platform(&node)?;
+    let engine = wire::engine(&node, &session.globals, Whose::Person)?;
+    let results = interrupt::to_end(async |cancel| {
+        let sink = progress::sink(&session.globals);
+        let mut running = JoinSet::new();
+        let mut results: Vec<Option<Result<PullReport, Failure>>> = args.images.iter().map(|_| None).collect();
+        let mut waiting = args.images.iter().cloned().enumerate();
+        let at_once = usize::try_from(node.limits.parallel_pulls.max(1)).unwrap_or(usize::MAX);
+        loop {
+            while running.len() < at_once
+                && let Some((at, image)) = waiting.next()
+            {
+                let request = PullRequest {
+                    image,
+                    mode: Mode::Windlass,
+                    options: PullOptions {
+                        platform: platform.clone(),
+                        cancel: cancel.clone(),
+                        ..PullOptions::default()
+                    },
+                };
+                let (engine, sink) = (engine.clone(), sink.clone());
+                running.spawn(async move {
+                    let what = format!("cannot pull {}", request.image);
+                    let result = engine.pull(request, sink).await;
+                    (at, result.map_err(|error| wire::pull_failure(&what, &error)))
+                });
+            }
+            match running.join_next().await {
+                Some(Ok((at, result))) => results[at] = Some(result),
+                Some(Err(error)) => return Err(wire::panicked(&error)),
+                None => break,
+            }
+        }
+        Ok(results.into_iter().flatten().collect::<Vec<_>>())
+    })?;
+    end(results, &args.images, session)
+}
+
+fn end(results: Vec<Result<PullReport, Failure>>, images: &[String], session: &Session) -> Result<(), Failure> {
+    let pulled = Pulled(images.iter().cloned().zip(results).collect());
+    let failures: Vec<Failure> = pulled.0.iter().filter_map(|(_, result)| result.as_ref().err().cloned()).collect();
+    if let ([failure], 1) = (failures.as_slice(), images.len()) {
+        return Err(failure.clone());
+    }
+    session.screen.show(&pulled)?;
+    for report in pulled.0.iter().filter_map(|(_, result)| result.as_ref().ok()) {
+        report.warnings.iter().for_each(|text| session.warn(&format!("{}: {text}", report.image)));
+    }
+    failures.iter().for_each(|failure| session.tell(failure));
+    worst(failures.iter().map(Failure::exit_code)).map_or(Ok(()), |exit| Err(Failure::told(exit)))
+}
+
+struct Pulled(Vec<(String, Result<PullReport, Failure>)>);
+
+/// The word for how an image came to be there.
+pub(super) const fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pulled => "pulled",
+        Outcome::UpToDate => "up-to-date",
+    }
+}
+
+/// The fields of a pull that stay the same in every document.
+pub(super) fn fields(report: &PullReport) -> Json {
+    let attempts = report.attempts.0.iter().map(ToString::to_string);
+    json!({
+        "image": report.image,
+        "id": report.id.as_str(),
+        "digest": report.digest.as_str(),
+        "manifest": report.manifest.as_str(),
+        "platform": report.platform,
+        "outcome": outcome(report.outcome),
+        "layers": report.layers,
+        "layersAlreadyHere": report.layers_already_here,
+        "sizeBytes": report.size_bytes,
+        "fetchedBytes": report.fetched_bytes,
+        "source": report.source,
+        "credential": report.attempts.accepted().map(|attempt| attempt.source.clone().unwrap_or_else(|| "anonymous".to_owned())),
+        "attempts": attempts.collect::<Vec<_>>(),
+        "requests": report.requests,
+        "tookSeconds": report.took.as_secs_f64(),
+        "warnings": report.warnings,
+    })
+}
+
+impl Report for Pulled {
+    fn kind(&self) -> &'static str {
+        "PullList"
+    }
+
+    fn fields(&self) -> Json {
+        let items = self.0.iter().map(|(image, result)| match result {
+            Ok(report) => fields(report),
+            Err(failure) => json!({ "image": image, "error": failure.json_body() }),
+        });
+        json!({ "items": items.collect::<Vec<_>>() })
+    }
+
+    /// The IDs alone, for pipes; `-o wide` has columns.
+    fn table(&self, wide: bool) -> Table {
+        let reports = self.0.iter().filter_map(|(_, result)| result.as_ref().ok());
+        if !wide {
+            return reports.fold(Table::bare(), |table, report| table.row([report.id.as_str()]));
+        }
+        let headings = ["IMAGE", "ID", "PLATFORM", "OUTCOME", "SIZE", "FETCHED", "FROM", "REQUESTS", "TOOK"];
+        reports.fold(Table::new(headings), |table, report| {
+            table.row([
+                report.image.clone(),
+                report.id.to_string(),
+                report.platform.clone(),
+                outcome(report.outcome).to_owned(),
+                bytes(report.size_bytes),
+                bytes(report.fetched_bytes),
+                report.source.clone().unwrap_or_default(),
+                report.requests.to_string(),
+                format!("{:.2}s", report.took.as_secs_f64()),
+            ])
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.iter().filter_map(|(_, result)| result.as_ref().ok()).map(|report| report.id.to_string()).collect()
+    }
+}
