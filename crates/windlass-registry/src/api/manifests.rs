@@ -109,11 +109,12 @@ async fn put(
             return Err(ApiError::new(StatusCode::URI_TOO_LONG, ErrorCode::ManifestInvalid, message));
         }
     }
-    let bytes = read_whole(body, asked.state.config.limits.manifest_bytes).await?;
+    let limit_bytes = asked.state.config.limits.manifest_bytes;
+    let bytes = read_whole(body, limit_bytes).await?;
     let if_match = asked.header(header::IF_MATCH).map(str::to_owned);
     let push = Push { name: name.clone(), media_type, bytes, want, tags: tags.clone(), if_match };
     let storage = asked.state.storage.clone();
-    let accepted = blocking(move || accept(&storage, push)).await?;
+    let accepted = blocking(move || accept(&storage, push, limit_bytes)).await?;
     let digest = accepted?;
     let mut answer = body::empty(StatusCode::CREATED);
     let headers = answer.headers_mut();
@@ -150,7 +151,7 @@ pub(super) async fn read_whole(body: Incoming, limit_bytes: u64) -> Result<Bytes
 }
 
 /// Judges and stores. The outer error is ours, the inner one the client's.
-fn accept(storage: &Storage, push: Push) -> Result<Result<Digest, ApiError>, StorageError> {
+fn accept(storage: &Storage, push: Push, limit_bytes: u64) -> Result<Result<Digest, ApiError>, StorageError> {
     let digest = match &push.want {
         None => Digest::sha256(&push.bytes),
         Some(want) => want.algorithm().digest(&push.bytes),
@@ -159,11 +160,11 @@ fn accept(storage: &Storage, push: Push) -> Result<Result<Digest, ApiError>, Sto
         let message = format!("the manifest hashed to {digest}");
         return Ok(Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid, message)));
     }
-    let needs = match manifest_check::check(&push.media_type, &push.bytes) {
-        Ok(needs) => needs,
+    let needed = match manifest_check::needed_blobs(&push.media_type, &push.bytes, limit_bytes) {
+        Ok(needed) => needed,
         Err(what) => return Ok(Err(ApiError::manifest_invalid(what))),
     };
-    for blob in &needs.blobs {
+    for blob in &needed {
         if !storage.links_blob(&push.name, blob) {
             let message = format!("blob {blob} is not in this repository");
             return Ok(Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown, message)));
