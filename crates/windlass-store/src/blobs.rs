@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, Mode};
 use windlass_core::digest::{Digest, Hasher};
@@ -76,9 +77,10 @@ pub(crate) struct Ingest {
 impl Ingest {
     /// Starts a blob in `dir`, the lease's own directory, with room for all of it.
     pub(crate) fn begin(dir: &Path, promise: Promise) -> Result<Ingest, StoreError> {
-        let path = dir.join(format!("{}-{}", promise.digest.algorithm(), promise.digest.hex()));
-        // The same pull may have tried it before.
-        drop(fs::remove_file(&path));
+        // One blob may be two layers of an image, written at the same time.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("{}-{}-{number}", promise.digest.algorithm(), promise.digest.hex()));
         let file = create_file(&path)?;
         let hasher = promise.digest.algorithm().hasher();
         let ingest = Ingest { path, file, written: 0, hasher, published: false, promise };

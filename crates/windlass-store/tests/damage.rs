@@ -1,0 +1,249 @@
+//! Damage of every kind is found, told, put aside and healed by pulling again.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, TableDefinition};
+use support::{TestImage, open, small};
+use windlass_store::{Depth, Finding, FindingClass, Outcome, Repair, Store, Verdict};
+
+const NAME: &str = "registry.example/team/app:1";
+const OTHER: &str = "registry.example/team/other:1";
+
+struct Case {
+    what: &'static str,
+    damage: fn(&Path, &TestImage),
+    /// What a full check finds.
+    class: FindingClass,
+    /// Whether a quick check finds it too.
+    quick: bool,
+    /// Whether the image is absent after the repair, and pulled again.
+    absent: bool,
+}
+
+fn blob(root: &Path, digest: &windlass_core::digest::Digest) -> PathBuf {
+    root.join("blobs/sha256").join(digest.hex())
+}
+
+fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn flip(path: &Path) {
+    rewrite(path, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+}
+
+fn drop_record(root: &Path, table: &'static str, key: &str) {
+    let database = Database::open(root.join("meta/store.redb")).unwrap();
+    let tx = database.begin_write().unwrap();
+    let definition: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(table);
+    assert!(tx.open_table(definition).unwrap().remove(key).unwrap().is_some(), "{table} has {key}");
+    tx.commit().unwrap();
+}
+
+fn spoil_record(root: &Path, table: &'static str, key: &str) {
+    let database = Database::open(root.join("meta/store.redb")).unwrap();
+    let tx = database.begin_write().unwrap();
+    let definition: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(table);
+    tx.open_table(definition).unwrap().insert(key, b"{\"spoilt\":1}".as_slice()).unwrap();
+    tx.commit().unwrap();
+}
+
+/// The upper layer of a small image; snapshots are numbered in the order of unpacking.
+const TEXT: &str = "snapshots/2/fs/usr/text";
+
+fn cases() -> Vec<Case> {
+    use FindingClass as Class;
+    let case = |what, damage, class, quick, absent| Case { what, damage, class, quick, absent };
+    vec![
+        case("flipped bit in the config", |root, image| flip(&blob(root, &image.id())), Class::BlobDigest, false, true),
+        case(
+            "truncated manifest",
+            |root, image| rewrite(&blob(root, &image.manifest_digest()), |bytes| bytes.truncate(9)),
+            Class::BlobSize,
+            true,
+            true,
+        ),
+        case(
+            "deleted config",
+            |root, image| fs::remove_file(blob(root, &image.id())).unwrap(),
+            Class::BlobMissing,
+            true,
+            true,
+        ),
+        case(
+            "swapped blobs",
+            |root, image| {
+                let (one, two, aside) = (blob(root, &image.id()), blob(root, &image.manifest_digest()), root.join("x"));
+                fs::rename(&one, &aside).unwrap();
+                fs::rename(&two, &one).unwrap();
+                fs::rename(&aside, &two).unwrap();
+            },
+            Class::BlobSize,
+            true,
+            true,
+        ),
+        case("flipped bit in a file", |root, _| flip(&root.join(TEXT)), Class::LayerContent, false, true),
+        case(
+            "truncated file",
+            |root, _| rewrite(&root.join(TEXT), |bytes| bytes.truncate(1)),
+            Class::LayerContent,
+            true,
+            true,
+        ),
+        case("deleted file", |root, _| fs::remove_file(root.join(TEXT)).unwrap(), Class::LayerContent, true, true),
+        case(
+            "file made a link",
+            |root, _| {
+                fs::remove_file(root.join(TEXT)).unwrap();
+                std::os::unix::fs::symlink("/etc/passwd", root.join(TEXT)).unwrap();
+            },
+            Class::LayerContent,
+            true,
+            true,
+        ),
+        case(
+            "deleted layer",
+            |root, _| fs::remove_dir_all(root.join("snapshots/1")).unwrap(),
+            Class::LayerMissing,
+            true,
+            true,
+        ),
+        case(
+            "flipped bit in the sums",
+            |root, _| flip(&root.join("snapshots/1/sums")),
+            Class::LayerContent,
+            true,
+            true,
+        ),
+        case(
+            "lost record of a layer",
+            |root, image| drop_record(root, "snapshots", image.keys[0].layer.chain_id.as_str()),
+            Class::RecordMissing,
+            true,
+            false,
+        ),
+        case(
+            "lost record of a blob",
+            |root, image| drop_record(root, "blobs", image.id().as_str()),
+            Class::RecordMissing,
+            true,
+            false,
+        ),
+        case(
+            "lost record of the image",
+            |root, image| drop_record(root, "images", image.id().as_str()),
+            Class::NameDangling,
+            true,
+            true,
+        ),
+        case(
+            "spoilt record of the image",
+            |root, image| spoil_record(root, "images", image.id().as_str()),
+            Class::RecordUnreadable,
+            true,
+            true,
+        ),
+        case(
+            "spoilt name",
+            |root, image| spoil_record(root, "names", &image.name()),
+            Class::RecordUnreadable,
+            true,
+            true,
+        ),
+    ]
+}
+
+fn classes(findings: &[Finding]) -> Vec<FindingClass> {
+    findings.iter().filter(|finding| finding.outcome != Outcome::Harmless).map(|finding| finding.class).collect()
+}
+
+fn present(store: &Store, name: &str) -> bool {
+    store.find(name).unwrap().is_some_and(|image| image.damage.is_none())
+}
+
+#[test]
+fn every_kind_of_damage_is_found_and_healed() {
+    for case in cases() {
+        let what = case.what;
+        let root = tempfile::tempdir().unwrap();
+        let image = small(NAME);
+        let store = open(root.path());
+        image.pull(&store).unwrap();
+        let other = TestImage::new(OTHER, &[&[("other", b"other")]]);
+        other.pull(&store).unwrap();
+        assert_eq!(store.fsck(Depth::Full, Repair::Yes).unwrap().findings, [], "{what}: before");
+
+        (case.damage)(root.path(), &image);
+        let quick = store.fsck(Depth::Quick, Repair::No).unwrap();
+        assert_eq!(quick.verdict() == Verdict::Damaged, case.quick, "{what}: quick {quick:?}");
+        let full = store.fsck(Depth::Full, Repair::No).unwrap();
+        assert_eq!(full.verdict(), Verdict::Damaged, "{what}: full");
+        assert!(classes(&full.findings).contains(&case.class), "{what}: {full:?}");
+
+        let repaired = store.fsck(Depth::Full, Repair::Yes).unwrap();
+        assert_eq!(repaired.verdict(), Verdict::Repaired, "{what}: {repaired:?}");
+        assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().verdict(), Verdict::Clean, "{what}: after");
+        assert_eq!(present(&store, NAME), !case.absent, "{what}");
+        assert!(present(&store, OTHER), "{what}: the other image is untouched");
+
+        image.pull(&store).unwrap();
+        assert!(present(&store, NAME), "{what}: healed");
+        assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().verdict(), Verdict::Clean, "{what}: healed");
+    }
+}
+
+#[test]
+fn evidence_is_kept_in_quarantine() {
+    let root = tempfile::tempdir().unwrap();
+    let image = small(NAME);
+    let store = open(root.path());
+    image.pull(&store).unwrap();
+    flip(&blob(root.path(), &image.id()));
+    flip(&root.path().join(TEXT));
+    let report = store.fsck(Depth::Full, Repair::Yes).unwrap();
+    assert_eq!(report.findings.iter().filter(|finding| finding.images == [image.id()]).count(), 2, "{report:?}");
+    let aside: Vec<String> = fs::read_dir(root.path().join("quarantine/sha256"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(aside.len(), 2);
+    assert!(aside.iter().any(|name| name.starts_with(image.id().hex())));
+    assert!(aside.iter().any(|name| name.starts_with(image.keys[1].layer.chain_id.hex())));
+}
+
+#[test]
+fn a_record_that_does_not_decode_names_its_key() {
+    let root = tempfile::tempdir().unwrap();
+    let image = small(NAME);
+    image.pull(&open(root.path())).unwrap();
+    spoil_record(root.path(), "names", NAME);
+    let error = open(root.path()).find(NAME).unwrap_err();
+    assert!(error.to_string().contains(NAME), "{error}");
+    assert_eq!(error.reason(), windlass_core::reason::Reason::InspectFailed);
+}
+
+#[test]
+fn leftovers_are_garbage_and_no_damage() {
+    let root = tempfile::tempdir().unwrap();
+    let image = small(NAME);
+    let store = open(root.path());
+    let lease = store.begin(windlass_store::LeaseOptions::pull(NAME)).unwrap();
+    image.put_documents(&lease).unwrap();
+    image.bring_layers(&lease, false).unwrap();
+    drop(lease);
+    let report = store.fsck(Depth::Full, Repair::Yes).unwrap();
+    assert_eq!((report.verdict(), report.findings.len()), (Verdict::Clean, 4));
+    assert!(report.findings.iter().all(|finding| finding.class == FindingClass::Garbage));
+    store.gc(&windlass_store::GcRequest::sweep()).unwrap();
+    assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().findings, []);
+}
