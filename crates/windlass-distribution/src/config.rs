@@ -38,6 +38,8 @@ pub struct ClientConfig {
     pub anonymous_fallback: AnonymousFallback,
     /// Whether `urls` of foreign layers are fetched. Off by default (CVE-2020-15157).
     pub foreign_urls: ForeignUrls,
+    /// Uploads blobs in chunks of this size; `None` in one request, and in chunks only where that is too large.
+    pub upload_chunk_bytes: Option<usize>,
 }
 
 impl Default for ClientConfig {
@@ -55,6 +57,7 @@ impl Default for ClientConfig {
             limits: Limits::default(),
             anonymous_fallback: AnonymousFallback::Allowed,
             foreign_urls: ForeignUrls::Refused,
+            upload_chunk_bytes: None,
         }
     }
 }
@@ -166,6 +169,8 @@ impl Default for Limits {
     }
 }
 
+/// Chunk of an upload where the configuration names none: held in memory, so that it can be sent again.
+pub(crate) const UPLOAD_CHUNK: usize = 16 * 1024 * 1024;
 /// Most bytes of a response's head; the registry could otherwise fill memory with headers.
 pub(crate) const HEADER_BYTES: usize = 64 * 1024;
 /// Most header fields of a response.

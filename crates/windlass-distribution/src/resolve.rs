@@ -18,7 +18,7 @@ use crate::counters::Kind;
 use crate::error::{FetchError, Step};
 use crate::exchange::{Answer, Ask};
 use crate::repository::{Failures, Repository, Turn};
-use crate::session::{Job, Session};
+use crate::session::{Job, Missing, Session};
 
 /// A header of distribution-spec that names the content's digest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
@@ -33,7 +33,7 @@ pub enum TagOrDigest {
 }
 
 impl TagOrDigest {
-    fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         match self {
             TagOrDigest::Tag(tag) => tag,
             TagOrDigest::Digest(digest) => digest.as_str(),
@@ -129,7 +129,7 @@ impl Repository {
         self.fetch_document(&TagOrDigest::Digest(entry.digest.clone()), Some(entry)).await
     }
 
-    fn label(&self, what: &TagOrDigest) -> String {
+    pub(crate) fn label(&self, what: &TagOrDigest) -> String {
         let mark = match what {
             TagOrDigest::Tag(_) => ':',
             TagOrDigest::Digest(_) => '@',
@@ -145,7 +145,7 @@ impl Repository {
         ask.headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPT_DOCUMENTS));
         ask.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (what, scopes) = (label.to_owned(), ScopeSet::pull(self.path()));
-        Ok(Job { ask, what, scopes, patience: turn.patience, deadline: None })
+        Ok(Job { ask, what, scopes, patience: turn.patience, missing: Missing::Refusal, deadline: None })
     }
 
     async fn head_at(&self, turn: &Turn, what: &TagOrDigest, label: &str) -> Result<Option<ManifestHead>, FetchError> {
@@ -285,7 +285,7 @@ fn check_digest(
     Ok(digest)
 }
 
-fn header_digest(headers: &HeaderMap) -> Option<Digest> {
+pub(crate) fn header_digest(headers: &HeaderMap) -> Option<Digest> {
     Digest::parse(headers.get(CONTENT_DIGEST)?.to_str().ok()?.trim()).ok()
 }
 

@@ -37,6 +37,7 @@ pub(crate) struct Job {
     /// Rights the token must have.
     pub(crate) scopes: ScopeSet,
     pub(crate) patience: Patience,
+    pub(crate) missing: Missing,
     /// Everything, waits included, ends by then.
     pub(crate) deadline: Option<Instant>,
 }
@@ -48,6 +49,15 @@ pub(crate) enum Patience {
     Wait,
     /// Another endpoint is left, or the request must not be repeated: fail at once.
     OneTry,
+}
+
+/// What a 404 means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Perhaps that this credential may not see it: the next one is tried.
+    Refusal,
+    /// Just that: nothing is there.
+    Answer,
 }
 
 /// An endpoint with the credentials to show it.
@@ -206,7 +216,7 @@ impl Session {
             let narrow = answer.status == StatusCode::FORBIDDEN && insufficient_scope(&answer.headers);
             let asks = answer.status == StatusCode::UNAUTHORIZED || narrow;
             if !asks || answer.elsewhere || rounds == AUTH_ROUNDS {
-                return self.verdict(answer, untrusted).await;
+                return self.verdict(job, answer, untrusted).await;
             }
             rounds += 1;
             self.state().challenged = true;
@@ -235,7 +245,7 @@ impl Session {
                 }
             };
             match next {
-                None => return self.verdict(answer, untrusted).await,
+                None => return self.verdict(job, answer, untrusted).await,
                 Some(next) => {
                     answer.body.drain(ERROR_BYTES as u64).await;
                     proof = next;
@@ -499,8 +509,9 @@ impl Session {
         }
     }
 
-    async fn verdict(&self, answer: Answer, untrusted: Option<Untrusted>) -> Result<Verdict, FetchError> {
+    async fn verdict(&self, job: &Job, answer: Answer, untrusted: Option<Untrusted>) -> Result<Verdict, FetchError> {
         match answer.status.as_u16() {
+            404 if job.missing == Missing::Answer => Ok(Verdict::Answer(Box::new(answer))),
             status @ (401 | 403 | 404) => {
                 let elsewhere = answer.elsewhere;
                 let words = self.words(&answer.headers, answer.body).await;

@@ -125,7 +125,7 @@ fn post(key: &TokenKey, realm: &HttpUrl) -> Result<Ask, FetchError> {
         form.append_pair("service", &key.service);
     }
     form.append_pair("client_id", CLIENT_ID).append_pair("scope", &scopes.join(" "));
-    let payload = Payload::Bytes(form.finish().into(), "application/x-www-form-urlencoded");
+    let payload = Payload::Bytes(form.finish().into(), HeaderValue::from_static("application/x-www-form-urlencoded"));
     Ok(Ask { payload, ..Ask::new(Method::POST, realm.clone(), Step::Token, Kind::Token) })
 }
 

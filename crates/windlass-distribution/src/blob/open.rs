@@ -14,7 +14,7 @@ use crate::exchange::{self, Answer, Ask, Purpose};
 use crate::net::Profile;
 use crate::repository::Turn;
 use crate::resolve::{content_length, refuse_encoding};
-use crate::session::{Job, Patience};
+use crate::session::{Job, Missing, Patience};
 
 impl BlobFetch {
     /// Opens the blob at the current offset.
@@ -46,6 +46,7 @@ impl BlobFetch {
             what: self.what.clone(),
             scopes: ScopeSet::pull(self.repository.path()),
             patience: self.turn.as_ref().map_or(Patience::Wait, |t| t.patience),
+            missing: Missing::Refusal,
             deadline: Some(self.deadline()),
         }
     }

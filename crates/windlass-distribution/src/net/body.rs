@@ -1,53 +1,14 @@
-//! Bodies: what is sent, and what arrives frame by frame.
+//! The body of a response, frame by frame.
 
-use std::convert::Infallible;
-use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::pool::Returned;
 use crate::error::TransportError;
-
-/// The body type of every request.
-pub(crate) type PayloadBody = UnsyncBoxBody<Bytes, io::Error>;
-
-/// What a request carries; it can be sent again.
-#[derive(Clone, Debug)]
-pub(crate) enum Payload {
-    /// No body.
-    Empty,
-    /// A body in memory, and its media type.
-    Bytes(Bytes, &'static str),
-}
-
-impl Payload {
-    pub(crate) fn content_type(&self) -> Option<http::HeaderValue> {
-        match self {
-            Payload::Empty => None,
-            Payload::Bytes(_, media_type) => Some(http::HeaderValue::from_static(media_type)),
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Payload::Empty => 0,
-            Payload::Bytes(bytes, _) => bytes.len(),
-        }
-    }
-
-    pub(crate) fn body(&self) -> PayloadBody {
-        let never = |never: Infallible| match never {};
-        match self {
-            Payload::Empty => Empty::new().map_err(never).boxed_unsync(),
-            Payload::Bytes(bytes, _) => Full::new(bytes.clone()).map_err(never).boxed_unsync(),
-        }
-    }
-}
 
 /// The body of a response. Pull by [`Body::next`]; nothing is read ahead beyond one frame and the window of
 /// the protocol. Dropping it early closes an HTTP/1.1 connection and resets an HTTP/2 stream.

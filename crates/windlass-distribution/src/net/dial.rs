@@ -17,8 +17,8 @@ use tokio_rustls::TlsConnector;
 use windlass_core::httpurl::{UrlScheme, WebOrigin};
 use windlass_core::mirror::Http2;
 
-use super::body::PayloadBody;
 use super::greedy::Greedy;
+use super::payload::PayloadBody;
 use super::profile::{Guard, Profile, bare_name};
 use super::proxy::{Proxies, Proxy};
 use super::tls::TlsSettings;

@@ -11,11 +11,13 @@ pub(crate) mod body;
 pub(crate) mod dial;
 pub(crate) mod greedy;
 pub(crate) mod network;
+pub(crate) mod payload;
 pub(crate) mod pool;
 pub(crate) mod profile;
 pub(crate) mod proxy;
 pub(crate) mod tls;
 
-pub(crate) use body::{Body, Payload};
+pub(crate) use body::Body;
 pub(crate) use network::{Network, Response};
+pub(crate) use payload::Payload;
 pub(crate) use profile::{Guard, Profile};

@@ -10,8 +10,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::timeout;
 use windlass_core::httpurl::{HttpUrl, UrlScheme, WebOrigin};
 
-use super::body::{Body, Payload};
+use super::body::Body;
 use super::dial::Dialler;
+use super::payload::Payload;
 use super::pool::Pool;
 use super::profile::{Guard, Profile};
 use crate::config::{HEADER_FIELDS, Timeouts};
@@ -62,14 +63,12 @@ impl Network {
             let lent = pool.lend(&self.dialler, guard).await?;
             let (reused, peer) = (lent.reused, lent.peer());
             let request = build(method, url, headers, payload, lent.absolute_form(), lent.is_h2())?;
-            let wait = self.header_wait(payload);
-            let outcome = match timeout(wait, lent.send(request)).await {
-                Err(_) => Err(TransportError::HeaderTimeout),
-                Ok(outcome) => outcome,
-            };
-            match outcome {
-                // The peer may close a kept connection at any moment; a fresh one tells whether it is well.
-                Err(TransportError::Closed { .. }) if reused && stale < self.connections => stale += 1,
+            match self.in_time(payload, lent.send(request)).await {
+                // The peer may close a kept connection at any moment; a fresh one tells whether it is well. What
+                // has a body may have been carried out: its sender decides.
+                Err(TransportError::Closed { .. }) if reused && payload.len() == 0 && stale < self.connections => {
+                    stale += 1;
+                }
                 Err(error) => return Err(error),
                 Ok((response, returned)) => {
                     let (head, incoming) = response.into_parts();
@@ -103,9 +102,23 @@ impl Network {
         Ok(scheme)
     }
 
-    /// Sending takes time too: at least 64 KiB each second are granted on top of the registry's own time.
-    fn header_wait(&self, payload: &Payload) -> Duration {
-        self.timeouts.header + Duration::from_secs(payload.len() as u64 / (64 * 1024))
+    /// Waits for the head of a response. Sending takes time too: a stream must only move on within the limit, a
+    /// body in memory has a second more for each 64 KiB.
+    async fn in_time<T>(
+        &self,
+        payload: &Payload,
+        work: impl Future<Output = Result<T, TransportError>>,
+    ) -> Result<T, TransportError> {
+        let mut work = std::pin::pin!(work);
+        let mut sent = payload.sent();
+        let more = if sent.is_some() { 0 } else { payload.len() / (64 * 1024) };
+        loop {
+            match timeout(self.timeouts.header + Duration::from_secs(more), work.as_mut()).await {
+                Ok(outcome) => return outcome,
+                Err(_) if sent == payload.sent() => return Err(TransportError::HeaderTimeout),
+                Err(_) => sent = payload.sent(),
+            }
+        }
     }
 
     fn pool(&self, site: &WebOrigin, profile: &Profile) -> Arc<Pool> {
@@ -129,7 +142,7 @@ fn build(
     payload: &Payload,
     absolute_form: bool,
     h2: bool,
-) -> Result<http::Request<super::body::PayloadBody>, TransportError> {
+) -> Result<http::Request<super::payload::PayloadBody>, TransportError> {
     let uri = if absolute_form || h2 { url.to_request_uri() } else { url.path_and_query() };
     let authority = url.authority();
     let mut request =

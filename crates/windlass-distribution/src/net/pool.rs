@@ -9,8 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use windlass_core::httpurl::{UrlScheme, WebOrigin};
 use windlass_core::mirror::Http2;
 
-use super::body::PayloadBody;
 use super::dial::{Dialled, Dialler, Sender};
+use super::payload::PayloadBody;
 use super::profile::{Guard, Profile};
 use crate::error::TransportError;
 

@@ -4,6 +4,7 @@ mod auth;
 mod faults;
 mod mirrors;
 mod pull;
+mod push;
 mod redirect;
 mod support;
 mod tls;
