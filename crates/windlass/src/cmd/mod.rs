@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod ensure;
 mod fsck;
+mod gc;
 mod images;
 mod inspect;
 mod load;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Pin(pin::PinArgs),
     /// Takes a pin back.
     Unpin(pin::UnpinArgs),
+    /// Removes what nothing needs, and images by age or for space; explains each.
+    Gc(gc::Args),
     /// Checks that everything in the store is whole.
     Fsck(fsck::Args),
     /// Writes images out, as an OCI layout or a docker archive.
@@ -73,6 +76,7 @@ impl Command {
             Command::Demo
             | Command::Pull(_)
             | Command::Ensure(_)
+            | Command::Gc(_)
             | Command::Fsck(_)
             | Command::Save(_)
             | Command::Load(_)
@@ -95,6 +99,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Demo => demo::run(session),
         Command::Pull(args) => pull::run(&args, session),
         Command::Ensure(args) => ensure::run(&args, session),
+        Command::Gc(args) => gc::run(&args, session),
         Command::Fsck(args) => fsck::run(&args, session),
         Command::Save(args) => save::run(&args, session),
         Command::Load(args) => load::run(&args, session),

@@ -15,13 +15,15 @@ use std::sync::Arc;
 
 use windlass_pull::events::{EventSink, Silent};
 
-use crate::args::{Globals, ProgressForm};
+use crate::args::{Format, Globals, ProgressForm};
 
 /// The sink for this run: quiet means none, and a program that reads standard error asks for it by name.
 pub(crate) fn sink(globals: &Globals) -> Arc<dyn EventSink> {
     let form = match globals.progress {
         ProgressForm::Auto if globals.quiet => ProgressForm::None,
         ProgressForm::Auto if is_drawable() => ProgressForm::Tty,
+        // A program reads standard error for the one error object then.
+        ProgressForm::Auto if globals.output == Format::Json => ProgressForm::None,
         ProgressForm::Auto => ProgressForm::Plain,
         chosen @ (ProgressForm::Tty | ProgressForm::Plain | ProgressForm::Json | ProgressForm::None) => chosen,
     };

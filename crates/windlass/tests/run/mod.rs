@@ -6,10 +6,33 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use serde_json::Value as Json;
 
+/// A folder that stands for a machine: home, store and working directory of every command run in it.
+pub(crate) struct World(tempfile::TempDir);
+
+impl World {
+    pub(crate) fn new() -> World {
+        World(tempfile::tempdir().expect("a temporary folder can be made"))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn file(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("the temporary folder takes files");
+    }
+
+    /// A command line in this world, not yet run.
+    pub(crate) fn run<const N: usize>(&self, arguments: [&str; N]) -> Windlass {
+        Windlass { command: command(self.0.path()), home: None }.args(arguments)
+    }
+}
+
 /// A command line under test.
 pub(crate) struct Windlass {
     command: Command,
-    home: tempfile::TempDir,
+    /// A world of its own, where it has one.
+    home: Option<tempfile::TempDir>,
 }
 
 /// What it printed.
@@ -18,24 +41,34 @@ pub(crate) struct Output {
     pub(crate) stdout: String,
     pub(crate) stderr: String,
     // The world lives as long as its output, so that paths in it can be looked at.
-    home: tempfile::TempDir,
+    home: Option<tempfile::TempDir>,
+}
+
+/// The program without anything of the caller's environment.
+fn command(home: &Path) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("windlass"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    for name in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"] {
+        command.env(name, home);
+    }
+    command.env("TMPDIR", home).env("WINDLASS_ROOT", home.join("store")).env("WINDLASS_HOSTS_DIR", home.join("hosts"));
+    command.current_dir(home);
+    command
 }
 
 impl Windlass {
     pub(crate) fn new() -> Windlass {
         let home = tempfile::tempdir().expect("a temporary folder can be made");
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("windlass"));
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        for name in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"] {
-            command.env(name, home.path());
-        }
-        command.env("TMPDIR", home.path()).env("WINDLASS_ROOT", home.path().join("store")).current_dir(home.path());
-        Windlass { command, home }
+        Windlass { command: command(home.path()), home: Some(home) }
+    }
+
+    fn own(&self) -> &Path {
+        self.home.as_ref().expect("made by new").path()
     }
 
     /// Writes a configuration file with this body and names it.
     pub(crate) fn config(mut self, body: &str) -> Windlass {
-        let path = self.home.path().join("config.yaml");
+        let path = self.own().join("config.yaml");
         let head = "apiVersion: config.windlass.dev/v1alpha1\nkind: NodeConfiguration\n";
         std::fs::write(&path, format!("{head}{body}")).expect("the temporary folder takes files");
         self.command.env("WINDLASS_CONFIG", path);
@@ -59,16 +92,8 @@ impl Windlass {
 
     /// A file in the working folder.
     pub(crate) fn file(self, name: &str, text: &str) -> Windlass {
-        std::fs::write(self.home.path().join(name), text).expect("the temporary folder takes files");
+        std::fs::write(self.own().join(name), text).expect("the temporary folder takes files");
         self
-    }
-
-    pub(crate) fn home(&self) -> &Path {
-        self.home.path()
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.home.path().join(name)
     }
 
     #[track_caller]
@@ -103,6 +128,6 @@ impl Output {
     }
 
     pub(crate) fn home(&self) -> &Path {
-        self.home.path()
+        self.home.as_ref().expect("run in a world of its own").path()
     }
 }

@@ -1,0 +1,183 @@
+//! Commands on images, against the real registry on a loopback port, each in a world of its own.
+
+mod run;
+
+use run::{Windlass, World};
+use windlass_registry::access::Action;
+use windlass_testkit::images::{Entry, Image, Index, Layer};
+use windlass_testkit::registry::TestRegistry;
+
+fn small(text: &str) -> Image {
+    let base = Layer::new([Entry::dir("etc"), Entry::file("etc/os-release", "ID=test\n")]);
+    Image::build().layer(base).layer(Layer::new([Entry::file("greeting", text)])).finish()
+}
+
+fn registry_with(text: &str) -> (TestRegistry, String, Image) {
+    let registry = TestRegistry::open();
+    let image = small(text);
+    let reference = registry.place(&image.bundle(), "team/app", "1");
+    (registry, reference, image)
+}
+
+#[test]
+fn pull_prints_the_id_alone_and_the_image_is_listed() {
+    let (_registry, reference, image) = registry_with("hello");
+    let world = World::new();
+    let output = world.run(["pull", &reference]).succeeds();
+    assert_eq!(output.stdout, format!("{}\n", image.id()));
+    let again = world.run(["pull", &reference, "-o", "json"]).succeeds().stdout_json();
+    assert_eq!((again["kind"].as_str(), again["items"][0]["outcome"].as_str()), (Some("PullList"), Some("up-to-date")));
+    assert_eq!(again["items"][0]["fetchedBytes"], 0);
+    let images = world.run(["images", "-o", "json"]).succeeds().stdout_json();
+    assert_eq!(images["items"][0]["id"], image.id().as_str());
+    assert_eq!(images["items"][0]["repoTags"][0], reference);
+    let looked = world.run(["inspect", &reference, "-o", "json"]).succeeds().stdout_json();
+    assert_eq!(looked["items"][0]["config"]["architecture"], "amd64");
+    assert_eq!(looked["items"][0]["layerList"].as_array().map(Vec::len), Some(2));
+    assert_eq!(world.run(["fsck", "-o", "json"]).succeeds().stdout_json()["verdict"], "clean");
+}
+
+#[test]
+fn names_pins_and_collection_do_what_they_say() {
+    let (_registry, reference, image) = registry_with("names");
+    let world = World::new();
+    world.run(["pull", &reference]).succeeds();
+    world.run(["tag", &reference, "mine:1"]).succeeds();
+    world.run(["pin", "mine:1", "--reason", "test"]).succeeds();
+    let refused = world.run(["rmi", image.id().as_str()]).fails(1);
+    assert!(refused.stderr.contains("pinned"), "{}", refused.stderr);
+    world.run(["rmi", &reference]).succeeds();
+    let kept = world.run(["gc", "--all", "--dry-run", "-o", "json"]).succeeds().stdout_json();
+    assert_eq!(kept["victims"].as_array().map(Vec::len), Some(0), "a pinned image stays: {kept}");
+    world.run(["unpin", "mine:1"]).succeeds();
+    let dry = world.run(["gc", "--all", "--dry-run", "-o", "json"]).succeeds().stdout_json();
+    let kinds: Vec<&str> = dry["victims"].as_array().unwrap().iter().filter_map(|v| v["kind"].as_str()).collect();
+    assert!(kinds.contains(&"image") && kinds.contains(&"layer") && kinds.contains(&"blob"), "{dry}");
+    assert_eq!(world.run(["images", "-q"]).succeeds().stdout.lines().count(), 1, "a dry run deletes nothing");
+    world.run(["gc", "--all"]).succeeds();
+    assert_eq!(world.run(["images", "-q"]).succeeds().stdout, "");
+}
+
+#[test]
+fn one_platform_of_an_index_is_chosen_by_flag() {
+    let registry = TestRegistry::open();
+    let image = |architecture: &str| {
+        let layer = Layer::new([Entry::file("arch", architecture)]);
+        Image::build().platform("linux", architecture, None).layer(layer).finish()
+    };
+    let index = Index::of([image("amd64"), image("riscv64")]);
+    let reference = registry.place(&index.bundle(), "team/multi", "1");
+    let world = World::new();
+    let output = world.run(["pull", &reference, "--platform", "linux/riscv64"]).succeeds();
+    assert_eq!(output.stdout.trim(), index.images[1].id().as_str());
+    let refused = world.run(["pull", &reference, "--platform", "linux/s390x", "-o", "json"]).fails(1).stderr_json();
+    assert_eq!(refused["error"]["class"], "no-matching-platform");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("linux/riscv64"), "{refused}");
+}
+
+#[test]
+fn several_images_are_all_tried_and_each_failure_is_told() {
+    let (registry, reference, image) = registry_with("several");
+    let missing = registry.reference("team/none", "1");
+    let world = World::new();
+    let output = world.run(["pull", &missing, &reference, "Not Valid"]).fails(1);
+    assert_eq!(output.stdout, format!("{}\n", image.id()));
+    for said in [format!("cannot pull {missing}"), "cannot pull Not Valid".to_owned(), "InvalidImageName".to_owned()] {
+        assert!(output.stderr.contains(&said), "{said}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn an_unreachable_registry_is_undecided() {
+    // Bound and closed again: nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let reference = format!("127.0.0.1:{port}/team/app:1");
+    let world = World::new();
+    let output = world.run(["pull", &reference, "-o", "json", "--progress-timeout", "1s"]).fails(3).stderr_json();
+    assert_eq!(output["error"]["class"], "registry-unavailable");
+    assert_eq!(output["error"]["reason"], "RegistryUnavailable");
+}
+
+#[test]
+fn ensure_reports_each_container_and_fails_for_the_refused() {
+    let registry = TestRegistry::build().bearer().user("ci", "canary-right", "team/**", &[Action::Pull]).start();
+    let image = small("ensure");
+    let reference = registry.place(&image.bundle(), "team/app", "1");
+    let host = registry.host();
+    let pod = |name: &str, secret: &str, policy: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  imagePullSecrets: [{{name: {secret}}}]\n  \
+             containers: [{{name: c, image: '{reference}', imagePullPolicy: {policy}}}]\n"
+        )
+    };
+    let secret = |name: &str, password: &str| {
+        let json = format!("{{\"auths\":{{\"{host}\":{{\"username\":\"ci\",\"password\":\"{password}\"}}}}}}");
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\ntype: kubernetes.io/dockerconfigjson\n\
+             stringData: {{.dockerconfigjson: '{json}'}}\n"
+        )
+    };
+    let manifests = [
+        secret("right", "canary-right"),
+        secret("wrong", "canary-wrong"),
+        pod("good", "right", "IfNotPresent"),
+        pod("bad", "wrong", "Always"),
+        pod("never", "wrong", "Never"),
+    ];
+    let world = World::new();
+    world.file("pods.yaml", &manifests.concat());
+    let output = world.run(["ensure", "-f", "pods.yaml", "-o", "json"]).fails(1);
+    let report = output.stdout_json();
+    let result = |pod: &str| {
+        let containers = report["containers"].as_array().unwrap();
+        containers.iter().find(|container| container["pod"] == pod).unwrap().clone()
+    };
+    assert_eq!((result("good")["ready"].as_bool(), result("good")["action"].as_str()), (Some(true), Some("pull")));
+    assert_eq!(result("good")["credential"], "secret default/right");
+    assert_eq!(result("bad")["error"]["reason"], "ErrImagePull");
+    assert_eq!(result("bad")["error"]["class"], "unauthorized");
+    assert_eq!(result("never")["error"]["reason"], "ErrImageNeverPull");
+    for text in [&output.stdout, &output.stderr] {
+        assert!(!text.contains("canary"), "{text}");
+    }
+    let table = world.run(["ensure", "-f", "pods.yaml"]).fails(1);
+    assert!(table.stdout.starts_with("POD"), "{}", table.stdout);
+    assert!(table.stderr.contains("tried:"), "{}", table.stderr);
+}
+
+#[test]
+fn saved_images_load_into_another_store() {
+    let (_registry, reference, image) = registry_with("saved");
+    let world = World::new();
+    world.run(["pull", &reference]).succeeds();
+    for (form, source) in
+        [("oci:layout", "oci:layout"), ("oci-archive:a.tar", "a.tar"), ("docker-archive:d.tar", "d.tar")]
+    {
+        world.run(["save", &reference, "--to", form]).succeeds();
+        let other = World::new();
+        let path = source.strip_prefix("oci:").unwrap_or(source);
+        let given = if source.starts_with("oci:") {
+            format!("oci:{}", world.path(path).display())
+        } else {
+            world.path(path).display().to_string()
+        };
+        let loaded = other.run(["load", &given, "-o", "json"]).succeeds().stdout_json();
+        assert_eq!(loaded["items"][0]["id"], image.id().as_str(), "{form}: {loaded}");
+        assert_eq!(other.run(["fsck", "-o", "json"]).succeeds().stdout_json()["verdict"], "clean", "{form}");
+    }
+    Windlass::new().args(["save", "x", "--to", "nowhere"]).fails(2);
+}
+
+#[test]
+fn progress_goes_to_standard_error_in_the_form_asked_for() {
+    let (_registry, reference, _image) = registry_with("progress");
+    let output = World::new().run(["pull", &reference, "--progress", "json"]).succeeds();
+    let events: Vec<serde_json::Value> =
+        output.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
+    assert_eq!((names.first(), names.last()), (Some(&"resolved"), Some(&"finished")), "{names:?}");
+    let quiet = World::new().run(["pull", &reference, "-q"]).succeeds();
+    assert_eq!(quiet.stderr, "");
+    let plain = World::new().run(["pull", &reference]).succeeds();
+    assert!(plain.stderr.contains("layer 1/2") && !plain.stderr.contains('\u{1b}'), "{}", plain.stderr);
+}
