@@ -12,6 +12,7 @@
 //! `trickle_is_not_progress`, `a_wrong_blob_puts_its_source_behind_the_others`.
 
 mod open;
+mod parallel;
 mod progress;
 mod range;
 
@@ -26,6 +27,7 @@ use crate::error::{FetchError, Step, TransportError};
 use crate::net::Body;
 use crate::repository::{Failures, Repository, Turn};
 use crate::retry::Tries;
+use parallel::Window;
 use progress::Progress;
 
 /// What comes of a blob.
@@ -59,6 +61,8 @@ pub struct BlobFetch {
     direct: Option<HttpUrl>,
     /// The endpoint's ranges cannot be relied on.
     ranges: Ranges,
+    /// Several ranges at once did not work: one stream from now on.
+    narrow: bool,
     /// Who gave bytes since the last restart.
     givers: Vec<Host>,
     fresh_downloads: u32,
@@ -74,6 +78,8 @@ enum Source {
     Inline(Bytes),
     /// One response.
     Stream(Box<OpenBody>),
+    /// Several ranges at once, in order.
+    Window(Box<Window>),
 }
 
 /// An open response.
@@ -116,6 +122,7 @@ impl Repository {
             failures: Failures::default(),
             direct: None,
             ranges: Ranges::Usable,
+            narrow: false,
             givers: Vec::new(),
             fresh_downloads: FRESH_DOWNLOADS,
             finished: false,
@@ -250,6 +257,7 @@ impl BlobFetch {
             }
             Source::Closed => self.open().await,
             Source::Stream(_) => self.read().await,
+            Source::Window(_) => self.read_window().await,
         }
     }
 
@@ -325,6 +333,7 @@ impl BlobFetch {
         self.progress.reset();
         self.direct = None;
         self.ranges = Ranges::Usable;
+        self.narrow = false;
         Ok(())
     }
 

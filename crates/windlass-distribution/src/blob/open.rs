@@ -5,6 +5,7 @@ use windlass_core::httpurl::{HttpUrl, UrlScheme};
 use windlass_core::manifest::LayerType;
 use windlass_core::scope::ScopeSet;
 
+use super::parallel::PART;
 use super::range::ContentRange;
 use super::{BlobEvent, BlobFetch, OpenBody, Progressed, Ranges, Source};
 use crate::config::ForeignUrls;
@@ -52,12 +53,18 @@ impl BlobFetch {
     }
 
     async fn ask(&mut self, turn: &Turn, resumes: bool) -> Result<Answer, FetchError> {
-        let path = format!("{}/blobs/{}", self.repository.path(), self.descriptor.digest);
-        let mut job = self.job(turn.session.url(&path).await?);
+        let mut job = self.job(self.url(turn).await?);
         if resumes {
             job.ask.headers.insert(header::RANGE, range_from(self.offset));
+        } else if self.streams() > 1 {
+            let first = HeaderValue::from_str(&format!("bytes=0-{}", PART - 1)).expect("digits make a header value");
+            job.ask.headers.insert(header::RANGE, first);
         }
         turn.session.request(&job, &mut self.tries).await
+    }
+
+    async fn url(&self, turn: &Turn) -> Result<HttpUrl, FetchError> {
+        turn.session.url(&format!("{}/blobs/{}", self.repository.path(), self.descriptor.digest)).await
     }
 
     /// Asks the signed URL of before for the rest; `None` when it has expired.
@@ -71,6 +78,12 @@ impl BlobFetch {
     async fn accept(&mut self, turn: &Turn, answer: Answer, resumes: bool) -> Result<Progressed, FetchError> {
         let (size, session) = (self.descriptor.size_bytes, &turn.session);
         let length = content_length(&answer.headers);
+        if !resumes && self.streams() > 1 && self.is_first_part(&answer) {
+            refuse_encoding(&answer.headers, session.host(), &self.what)?;
+            let job = self.job(self.url(turn).await?);
+            self.open_window(session, answer, job);
+            return Ok(Progressed::Again);
+        }
         match answer.status {
             StatusCode::OK => {
                 refuse_encoding(&answer.headers, session.host(), &self.what)?;
@@ -89,6 +102,10 @@ impl BlobFetch {
                 }
                 self.skip = 0;
             }
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if self.streams() > 1 => {
+                self.narrow = true;
+                return Ok(Progressed::Again);
+            }
             StatusCode::RANGE_NOT_SATISFIABLE if resumes => {
                 self.ranges = Ranges::Distrusted;
                 self.start_again();
@@ -96,11 +113,7 @@ impl BlobFetch {
             }
             _ => return Err(session.failure(Step::Blob, answer).await),
         }
-        let until_close = answer.body.ends_by_close;
-        if answer.elsewhere {
-            self.direct = Some(answer.url);
-        }
-        self.source = Source::Stream(Box::new(OpenBody { body: answer.body, until_close }));
+        self.open_stream(answer);
         Ok(Progressed::Again)
     }
 

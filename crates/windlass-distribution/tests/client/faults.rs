@@ -465,3 +465,68 @@ async fn what_is_not_http_is_refused() {
         assert_eq!(server.seen().len(), 1, "it is not asked again");
     }
 }
+
+/// Settings that fetch blobs above 1 MiB over four streams from this server.
+fn parallel(server: &Server) -> ClientConfig {
+    use windlass_core::mirror::{HostOverride, ParallelRanges, RegistryOverride, Settings};
+    let ranges = Some(ParallelRanges { streams: 4, above_bytes: 1 << 20 });
+    let own = HostOverride { settings: Settings { ranges, ..Settings::default() }, ..HostOverride::default() };
+    let host = windlass_core::host::Host::new(server.host());
+    ClientConfig { registries: vec![(host, RegistryOverride { own, ..RegistryOverride::default() })], ..fast() }
+}
+
+#[tokio::test]
+async fn a_large_blob_comes_over_several_connections_in_order() {
+    let image = Image::new(23_000_000);
+    let served = image.clone();
+    let server = layer_server(&image, move |n, seen| match n {
+        2 => served.serve(seen).cut_after(1_000_000),
+        _ => served.serve(seen),
+    })
+    .await;
+    let repository = session(&server, parallel(&server));
+    assert!(read_all(repository.blob(&image.layer())).await.unwrap() == image.layer);
+    let asked = ranges(&server);
+    assert!(asked.iter().all(Option::is_some) && asked.len() == 7, "{asked:?}");
+    assert!(server.most_connections() > 1 && server.most_connections() <= 4);
+    assert_eq!(repository.counters().bytes as usize, image.layer.len());
+    // A small one comes in one piece.
+    let small = Image::new(1_000_000);
+    let served = small.clone();
+    let server = Server::start(move |seen| served.serve(seen)).await;
+    assert!(read_all(session(&server, parallel(&server)).blob(&small.layer())).await.unwrap() == small.layer);
+    assert_eq!(ranges(&server), [None]);
+}
+
+#[tokio::test]
+async fn a_200_to_a_part_means_one_stream() {
+    let image = Image::new(23_000_000);
+    type Odd = fn(&Image, usize, &Seen) -> Reply;
+    let odd: [(&str, Odd); 5] = [
+        ("never ranges", |image, _, _| Reply::new(200).body(image.layer.clone())),
+        ("stops to do ranges", |image, n, seen| match n {
+            0 => image.serve(seen),
+            _ => Reply::new(200).body(image.layer.clone()),
+        }),
+        ("refuses ranges", |image, _, seen| match seen.header("range") {
+            Some(_) => Reply::new(416),
+            None => image.serve(seen),
+        }),
+        ("lies about ranges", |image, n, seen| match (n, seen.header("range")) {
+            (0, _) | (_, None) => image.serve(seen),
+            (_, Some(range)) if range.ends_with('-') => image.serve(seen),
+            _ => Reply::new(206).header("Content-Range", "bytes 0-9/23000000").body(vec![0; 10]),
+        }),
+        ("fails parts", |image, n, seen| match (n, seen.header("range")) {
+            (0, _) => image.serve(seen),
+            (_, Some(range)) if range.ends_with('-') => image.serve(seen),
+            _ => Reply::new(500),
+        }),
+    ];
+    for (name, answer) in odd {
+        let served = image.clone();
+        let server = layer_server(&image, move |n, seen| answer(&served, n, seen)).await;
+        let got = read_all(session(&server, parallel(&server)).blob(&image.layer())).await;
+        assert!(got.unwrap() == image.layer, "{name}");
+    }
+}
