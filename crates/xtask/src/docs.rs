@@ -40,10 +40,11 @@ fn generate(arguments: &[&str]) -> anyhow::Result<()> {
         .arg(root().join("docs")))
 }
 
-/// The test names in lines that say `test:`, as in "(test: `name`, `other_name`)".
+/// The test names in parentheses that begin with `test:`, as in "(tests: `name`, `other_name`)".
 fn promises(text: &str) -> BTreeSet<String> {
-    let lines = text.lines().filter_map(|line| line.split_once("test:").or_else(|| line.split_once("tests:")));
-    lines.flat_map(|(_, after)| after.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+    let lists = ["(test:", "(tests:"].into_iter().flat_map(|opening| text.split(opening).skip(1));
+    let names = lists.filter_map(|list| list.split(')').next()).flat_map(|list| list.split('`').skip(1).step_by(2));
+    names.map(str::to_owned).collect()
 }
 
 /// Every function name in the Rust files below a folder.
@@ -83,8 +84,8 @@ mod tests {
 
     #[test]
     fn promises_are_the_names_in_back_quotes() {
-        let text = "- `core` is pure (test: `one`, `two`).\n- nothing `here`\n- more (tests: `three`)\n";
-        let want: BTreeSet<String> = ["one", "two", "three"].map(str::to_owned).into();
+        let text = "- `core` is pure (test: `one`, `two`).\n- nothing `here`\n- more (tests: `three`,\n  `four`)\n";
+        let want: BTreeSet<String> = ["one", "two", "three", "four"].map(str::to_owned).into();
         assert_eq!(promises(text), want);
     }
 
