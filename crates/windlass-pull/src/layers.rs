@@ -18,7 +18,7 @@ use windlass_core::digest::Digest;
 use windlass_core::manifest::Descriptor;
 use windlass_core::reason::Reason;
 use windlass_distribution::{BlobEvent, BlobFetch};
-use windlass_store::{LayerClaim, LayerKey, LayerWork, PullLease, StoreError, Threads};
+use windlass_store::{BlobKind, LayerClaim, LayerKey, LayerWork, PullLease, StoreError, Threads};
 
 use crate::PullError;
 use crate::archive::Archive;
@@ -62,8 +62,8 @@ pub(crate) struct Wanted {
 /// What claiming the layers led to.
 #[derive(Debug, Default)]
 pub(crate) struct Claimed {
-    /// Blobs whose layers are all here already.
-    pub(crate) present: Vec<Digest>,
+    /// Blobs of layers that are here already.
+    pub(crate) present: Vec<Descriptor>,
     work: Vec<(Descriptor, LayerWork)>,
     busy: Vec<Wanted>,
 }
@@ -81,7 +81,7 @@ pub(crate) fn claim(lease: &PullLease, wanted: Vec<Wanted>) -> Result<Claimed, S
     let mut claimed = Claimed::default();
     for layer in wanted {
         match lease.try_claim_layer(&layer.key)? {
-            Some(LayerClaim::Present) => claimed.present.push(layer.blob.digest),
+            Some(LayerClaim::Present) => claimed.present.push(layer.blob),
             Some(LayerClaim::Work(work)) => claimed.work.push((layer.blob, work)),
             None => claimed.busy.push(layer),
         }
@@ -96,6 +96,9 @@ pub(crate) async fn bring(context: &Arc<LayerContext>, claimed: Claimed) -> Resu
     let blobs: BTreeMap<Digest, Descriptor> = blobs.chain(busy).collect();
     let mut queue = jobs(split_dominant(claimed.work, context.cores));
     let mut busy: VecDeque<Wanted> = claimed.busy.into();
+    for blob in claimed.present {
+        keep_from_archive(context, blob).await?;
+    }
     let mut running = JoinSet::new();
     loop {
         while running.len() < context.parallel
@@ -159,11 +162,24 @@ async fn wait_for(context: &Arc<LayerContext>, layer: Wanted) -> Result<Option<J
     let (lease, cancel, key) = (context.lease.clone(), context.cancel.clone(), layer.key);
     match blocking(move || lease.claim_layer(&key, &|| cancel.is_cancelled())).await? {
         LayerClaim::Present => {
+            keep_from_archive(context, layer.blob).await?;
             context.events.layer(number, LayerState::Done);
             Ok(None)
         }
         LayerClaim::Work(work) => Ok(Some(Job { blob: layer.blob, works: vec![work] })),
     }
+}
+
+/// Keeps the compressed bytes of a loaded layer whose unpacked form was here before, perhaps from a pull that
+/// dropped them: no registry may be able to give them again.
+async fn keep_from_archive(context: &Arc<LayerContext>, blob: Descriptor) -> Result<(), PullError> {
+    let Origin::Archive { archive, .. } = &context.origin else { return Ok(()) };
+    let (lease, archive) = (context.lease.clone(), archive.clone());
+    blocking(move || {
+        let mut bytes = archive.blob(&blob.digest)?.ok_or_else(|| archive.missing(&blob.digest))?;
+        Ok::<_, PullError>(lease.put_blob_from(BlobKind::Layer, &blob.digest, blob.size_bytes, &mut bytes)?)
+    })
+    .await
 }
 
 /// One blob, from its first byte to its layers in the store; wrong bytes are fetched afresh as long as the client

@@ -5,7 +5,7 @@
 //! part until then. A crash or a dropped future at any line leaves finished layers for the next pull, and never
 //! half an image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -257,10 +257,10 @@ async fn layers(
         })
         .await?
     };
-    for digest in &claimed.present {
-        events.layer(numbers[digest], LayerState::AlreadyHere);
+    for blob in &claimed.present {
+        events.layer(numbers[&blob.digest], LayerState::AlreadyHere);
     }
-    let present: std::collections::BTreeSet<&Digest> = claimed.present.iter().collect();
+    let present: BTreeSet<&Digest> = claimed.present.iter().map(|blob| &blob.digest).collect();
     let already_here = present.len();
     let context = Arc::new(LayerContext {
         origin: origin.clone(),

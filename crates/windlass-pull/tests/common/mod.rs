@@ -1,0 +1,78 @@
+//! What all integration tests of the engine share: a store, a client and credentials in temporary places.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use windlass_core::keyring::{Credential, Mode};
+use windlass_core::platform::Platform;
+use windlass_credentials::CredentialSources;
+use windlass_distribution::{Client, ClientConfig};
+use windlass_pull::events::{Event, EventSink, Silent};
+use windlass_pull::{Engine, EngineConfig, PullError, PullOptions, PullReport, PullRequest};
+use windlass_store::{Store, StoreOptions};
+
+/// An engine with everything around it.
+pub struct Rig {
+    pub engine: Engine,
+    pub dir: tempfile::TempDir,
+}
+
+/// Waits short enough for tests; nothing here sleeps for luck, these only end what would not end.
+pub fn client_config() -> ClientConfig {
+    let mut config = ClientConfig::default();
+    config.timeouts.header = Duration::from_secs(2);
+    config.timeouts.idle = Duration::from_secs(2);
+    config.timeouts.progress = Duration::from_secs(4);
+    config.retry.first_wait = Duration::from_millis(5);
+    config.retry.longest_wait = Duration::from_millis(20);
+    config
+}
+
+/// The same for a registry that speaks plain http and would not answer a question for TLS.
+pub fn plain_http() -> ClientConfig {
+    ClientConfig { plain_http_everywhere: true, ..client_config() }
+}
+
+impl Rig {
+    pub fn new() -> Rig {
+        Rig::with(client_config(), &[])
+    }
+
+    /// With credentials by registry host: user and password.
+    pub fn with(config: ClientConfig, logins: &[(&str, &str, &str)]) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
+        let mut sources = CredentialSources::builder();
+        for (host, user, password) in logins {
+            sources = sources.given(host, Credential::basic(*user, *password));
+        }
+        let client = Client::new(config).unwrap();
+        let platform = Platform::new("linux", "amd64", None);
+        let engine = Engine::new(EngineConfig::new(store, client, Arc::new(sources.build()), platform));
+        Rig { engine, dir }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub async fn pull(&self, image: &str) -> Result<PullReport, PullError> {
+        self.engine.pull(request(image), Arc::new(Silent)).await
+    }
+}
+
+pub fn request(image: &str) -> PullRequest {
+    PullRequest { image: image.to_owned(), mode: Mode::Windlass, options: PullOptions::default() }
+}
+
+/// Keeps every event.
+#[derive(Clone, Default)]
+pub struct Recorder(pub Arc<Mutex<Vec<Event>>>);
+
+impl EventSink for Recorder {
+    fn event(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
