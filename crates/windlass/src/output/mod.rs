@@ -102,10 +102,18 @@ pub(crate) fn write_out(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes to standard error, where nothing can be done if that fails.
+/// Writes to standard error, where nothing can be done if that fails. The first word of a failure or a warning is
+/// coloured where colour is wanted; it says the same without.
 pub(crate) fn write_err(text: &str) {
+    let mut out = anstream::stderr().lock();
+    let word = ["error:", "warning:"].into_iter().find(|word| text.starts_with(word));
+    let style = anstyle::Style::new().bold().fg_color(Some(match word {
+        Some("error:") => anstyle::AnsiColor::Red.into(),
+        Some(_) | None => anstyle::AnsiColor::Yellow.into(),
+    }));
+    let (head, tail) = text.split_at(word.map_or(0, str::len));
     // There is no place left to report it to.
-    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+    let _ = if head.is_empty() { out.write_all(tail.as_bytes()) } else { write!(out, "{style}{head}{style:#}{tail}") };
 }
 
 #[cfg(test)]
