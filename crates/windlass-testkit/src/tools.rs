@@ -280,3 +280,57 @@ impl DockerRegistry {
         format!("{}/{repository}:{tag}", self.addr)
     }
 }
+
+/// containerd of our own, with its content in a sandbox; needs root.
+#[derive(Debug)]
+pub struct Containerd {
+    socket: PathBuf,
+    ctr: PathBuf,
+    daemon: Daemon,
+    sandbox: Sandbox,
+}
+
+impl Containerd {
+    /// Starts it without its CRI part; `None`, said loudly, when it is not installed or this is not root.
+    pub fn start(test: &str) -> Option<Containerd> {
+        let program = Tool::Containerd.find(test)?;
+        let ctr = Tool::Ctr.find(test)?;
+        if !is_root() {
+            skipped(test, "containerd needs root");
+            return None;
+        }
+        let sandbox = Sandbox::new();
+        let socket = sandbox.path("c.sock");
+        let config = sandbox.path("containerd.toml");
+        let text = format!(
+            "version = 2\nroot = \"{root}\"\nstate = \"{state}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = \"{socket}\"\n",
+            root = sandbox.path("containerd").display(),
+            state = sandbox.path("containerd-state").display(),
+            socket = socket.display()
+        );
+        fs::write(&config, text).expect("a file");
+        let mut command = sandbox.command(program);
+        command.arg("--config").arg(&config);
+        let daemon = Daemon::start(command, &sandbox.path("containerd.log"));
+        let containerd = Containerd { socket, ctr, daemon, sandbox };
+        let deadline = Instant::now() + START_LIMIT;
+        while !containerd.ctr(["version"]).output().is_ok_and(|output| output.status.success()) {
+            assert!(Instant::now() < deadline, "containerd does not start:\n{}", containerd.daemon.output());
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        Some(containerd)
+    }
+
+    /// ctr with these arguments, talking to this containerd.
+    pub fn ctr<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.sandbox.command(&self.ctr);
+        command.arg("--address").arg(&self.socket).args(args);
+        command
+    }
+
+    /// A path in its sandbox.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.sandbox.path(name)
+    }
+}

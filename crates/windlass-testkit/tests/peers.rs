@@ -4,7 +4,7 @@ use windlass_registry::access::Action::{Pull, Push};
 use windlass_registry::route::RouteKind;
 use windlass_testkit::images::{Compression, Entry, Family, Image, Index, Layer, small, small_for};
 use windlass_testkit::registry::TestRegistry;
-use windlass_testkit::tools::{DockerRegistry, Sandbox, Tool, run, run_failing};
+use windlass_testkit::tools::{Containerd, DockerRegistry, Sandbox, Tool, run, run_failing};
 
 #[test]
 fn skopeo_copies_in_and_out_without_a_difference() {
@@ -178,4 +178,28 @@ fn docker_registry_takes_our_images() {
     ]));
     let out = run(&mut sandbox.skopeo(["inspect", "--raw", "--tls-verify=false", &format!("docker://{target}")]));
     assert_eq!(out.stdout, image.manifest.bytes);
+}
+
+#[test]
+fn ctr_pulls_public_and_private_images() {
+    let Some(containerd) = Containerd::start("ctr_pulls_public_and_private_images") else { return };
+    let image = small("ctr");
+    for builder in [TestRegistry::build().basic(), TestRegistry::build().bearer()] {
+        let registry =
+            builder.user("alice", "wonder", "private/**", &[Pull]).rule("anonymous", "public/**", &[Pull]).start();
+        let public = registry.place(&image.bundle(), "public/app", "v1");
+        let private = registry.place(&image.bundle(), "private/app", "v1");
+        let pull = |more: &[&str], reference: &str| {
+            let mut command = containerd.ctr(["images", "pull", "--plain-http", "--snapshotter", "native"]);
+            command.args(more).arg(reference);
+            command
+        };
+        run(&mut pull(&[], &public));
+        run(&mut pull(&["--user", "alice:wonder"], &private));
+        run_failing(&mut pull(&["--user", "alice:wrong"], &private));
+        run_failing(&mut pull(&[], &private));
+    }
+    let listed = run(&mut containerd.ctr(["images", "ls"])).stdout;
+    let digest = image.manifest.digest.as_str();
+    assert_eq!(String::from_utf8_lossy(&listed).matches(digest).count(), 4);
 }
