@@ -25,7 +25,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
 fn with_nextest() -> anyhow::Result<()> {
     let (status, shown) =
         follow(cargo().args(["nextest", "run", "--workspace", "--locked"]), Stream::Error, nextest_holds_back)?;
-    let report = target_directory()?.join("nextest/default/junit.xml");
+    // nextest keeps its reports here wherever cargo builds.
+    let report = root().join("target/nextest/default/junit.xml");
     let recorded = std::fs::read_to_string(&report).with_context(|| format!("cannot read {}", report.display()))?;
     end(status, &vector_lines(&recorded), summary_last(shown))
 }
@@ -124,13 +125,6 @@ fn vector_lines(text: &str) -> BTreeSet<String> {
         rest[..end].trim_end()
     });
     candidates.filter(|line| line.ends_with("cases passed")).map(str::to_owned).collect()
-}
-
-fn target_directory() -> anyhow::Result<std::path::PathBuf> {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(directory) => Ok(root().join(directory)),
-        None => Ok(root().join("target")),
-    }
 }
 
 #[cfg(test)]
