@@ -4,13 +4,14 @@
 //! together before the runner's summary, which is always the last line.
 //!
 //! Invariants: `the_summary_is_the_last_line`, `vector_lines_are_found_in_any_output`,
+//! `every_vector_file_must_be_reported`,
 //! `results_of_plain_cargo_are_added_up`.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitStatus, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::say;
 use crate::shell::{answers, cargo, root, run as shell_run};
@@ -45,13 +46,50 @@ fn with_cargo() -> anyhow::Result<()> {
 }
 
 fn end(status: ExitStatus, vectors: &BTreeSet<String>, shown: Vec<String>) -> anyhow::Result<()> {
-    for line in vectors.iter().chain(&shown) {
+    let files = vector_files()?;
+    let missing: Vec<&String> = files.iter().filter(|file| !is_reported(vectors, file)).collect();
+    if !missing.is_empty() {
+        say(&format!("no test passed every case of {missing:?}"));
+    }
+    for line in vectors.iter().chain([&total(vectors)]).chain(&shown) {
         say(line);
     }
-    if !status.success() {
-        bail!("tests failed");
+    if status.success() && missing.is_empty() { Ok(()) } else { Err(Told.into()) }
+}
+
+/// Tests failed, and everything about it was said: the summary stays the last line.
+#[derive(Debug)]
+pub(crate) struct Told;
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("tests failed")
     }
-    Ok(())
+}
+
+impl std::error::Error for Told {}
+
+/// The rule vectors of this repository, by file name.
+fn vector_files() -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(root().join("vectors")).context("cannot list vectors/")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".json") {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn is_reported(vectors: &BTreeSet<String>, file: &str) -> bool {
+    let start = format!("vectors {file}: ");
+    vectors.iter().any(|line| line.starts_with(&start))
+}
+
+/// `vectors: 905 cases in 15 files passed`.
+fn total(vectors: &BTreeSet<String>) -> String {
+    let count = |line: &String| line.split(' ').nth(2)?.parse::<u64>().ok();
+    format!("vectors: {} cases in {} files passed", vectors.iter().filter_map(count).sum::<u64>(), vectors.len())
 }
 
 enum Stream {
@@ -150,6 +188,14 @@ mod tests {
                     vectors b.json: 2 cases passed\nvectors are fun\n";
         let found: Vec<String> = vector_lines(text).into_iter().collect();
         assert_eq!(found, ["vectors a.json: 1 cases passed", "vectors b.json: 2 cases passed"]);
+    }
+
+    #[test]
+    fn every_vector_file_must_be_reported() {
+        let lines: BTreeSet<String> =
+            owned(&["vectors a.json: 3 cases passed", "vectors b.json: 4 cases passed"]).into_iter().collect();
+        assert!(is_reported(&lines, "a.json") && !is_reported(&lines, "c.json"));
+        assert_eq!(total(&lines), "vectors: 7 cases in 2 files passed");
     }
 
     #[test]
