@@ -169,10 +169,11 @@ impl TransportError {
             | TransportError::ConnectTimeout
             | TransportError::TlsTimeout
             | TransportError::HeaderTimeout
-            | TransportError::NotTls { .. }
-            | TransportError::Proxy { .. }
-            | TransportError::Tls { .. } => true,
-            TransportError::AddressForbidden { .. }
+            | TransportError::Proxy { .. } => true,
+            // What TLS says is to be heard each time.
+            TransportError::NotTls { .. }
+            | TransportError::Tls { .. }
+            | TransportError::AddressForbidden { .. }
             | TransportError::TlsFile { .. }
             | TransportError::IdleTimeout
             | TransportError::HeadersTooLarge

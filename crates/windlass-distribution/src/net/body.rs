@@ -10,6 +10,9 @@ use tokio::time::timeout;
 use super::pool::Returned;
 use crate::error::TransportError;
 
+/// Longest time spent on reading a body that nobody wants.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
 /// The body of a response. Pull by [`Body::next`]; nothing is read ahead beyond one frame and the window of
 /// the protocol. Dropping it early closes an HTTP/1.1 connection and resets an HTTP/2 stream.
 #[derive(Debug)]
@@ -79,12 +82,16 @@ impl Body {
     /// Reads and forgets what is left if it is small, so that the connection can be used again.
     pub(crate) async fn drain(mut self, cap: u64) {
         let mut read = 0;
-        while read < cap {
-            match self.next().await {
-                Ok(Some(bytes)) => read += bytes.len() as u64,
-                Ok(None) | Err(_) => return,
+        let all = async {
+            while read < cap {
+                match self.next().await {
+                    Ok(Some(bytes)) => read += bytes.len() as u64,
+                    Ok(None) | Err(_) => return,
+                }
             }
-        }
+        };
+        // A connection that is so slow is not worth keeping.
+        let _ = timeout(DRAIN_TIME, all).await;
     }
 
     fn finish(&mut self) {

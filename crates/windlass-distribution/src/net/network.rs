@@ -69,7 +69,10 @@ impl Network {
                 Err(TransportError::Closed { .. }) if reused && payload.len() == 0 && stale < self.connections => {
                     stale += 1;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.forget_guess(url.origin());
+                    return Err(error);
+                }
                 Ok((response, returned)) => {
                     let (head, incoming) = response.into_parts();
                     let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
@@ -100,6 +103,15 @@ impl Network {
         };
         self.probed.lock().unwrap_or_else(PoisonError::into_inner).insert(key, scheme);
         Ok(scheme)
+    }
+
+    /// A loopback host that hung up at a TLS greeting may have been starting: it is asked again whether it speaks
+    /// TLS once plain http fails too.
+    fn forget_guess(&self, origin: &WebOrigin) {
+        if origin.scheme == UrlScheme::Http {
+            let key = (origin.name.clone(), origin.port);
+            self.probed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        }
     }
 
     /// Waits for the head of a response. Sending takes time too: a stream must only move on within the limit, a

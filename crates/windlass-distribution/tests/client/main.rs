@@ -1,6 +1,7 @@
 //! The client against a scripted registry: what it asks, what it takes, what it refuses.
 
 mod auth;
+mod extras;
 mod faults;
 mod mirrors;
 mod pull;

@@ -3,23 +3,23 @@
 //! Invariants: `the_next_credential_is_tried_on_401_403_and_404`, `the_same_credential_is_retried_on_429_and_5xx`,
 //! `kubelet_mode_tries_exactly_what_it_was_given`, `two_rounds_are_all_there_are`.
 
+mod negotiate;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::time::{Instant, timeout, timeout_at};
-use windlass_core::challenge::{self, Bearer, Selection};
 use windlass_core::host::Host;
 use windlass_core::httpurl::{HttpUrl, UrlScheme, WebOrigin};
 use windlass_core::keyring::{Candidate, Credential};
 use windlass_core::mirror::{CredentialPolicy, Endpoint, Role, Scheme};
-use windlass_core::realm::{AddressClass, PlainHttp, Trust, host_class, judge_realm};
+use windlass_core::realm::{AddressClass, PlainHttp, host_class};
 use windlass_core::scope::ScopeSet;
 
 use crate::attempt::Attempt;
-use crate::auth::{self, Freshness, Known, Reach, Refusal, Token, TokenKey};
 use crate::client::{ClientInner, CredentialMode};
-use crate::config::{AUTH_ROUNDS, AnonymousFallback, ERROR_BYTES};
+use crate::config::{AnonymousFallback, ERROR_BYTES};
 use crate::counters::Tally;
 use crate::error::{FetchError, Step, TransportError};
 use crate::exchange::{self, Answer, Ask, Purpose};
@@ -27,6 +27,7 @@ use crate::net::{Body, Profile};
 use crate::repository::Shared;
 use crate::retry::{Next, Tries, chance};
 use crate::words::{Words, retry_after};
+use negotiate::{Negotiation, Proof, Refused, Verdict};
 
 /// One request of a session.
 #[derive(Clone, Debug)]
@@ -83,35 +84,6 @@ struct State {
     attempts: Vec<Attempt>,
 }
 
-/// What the request is sent with.
-#[derive(Clone, Debug)]
-enum Proof {
-    Nothing,
-    Basic(HeaderValue),
-    RegistryToken(HeaderValue),
-    Bearer { header: HeaderValue, key: Box<TokenKey>, token: Token, freshness: Freshness },
-}
-
-/// What one credential achieved.
-enum Verdict {
-    Answer(Box<Answer>),
-    Refused(Refused),
-}
-
-/// A 401, 403 or 404.
-#[derive(Debug)]
-struct Refused {
-    status: u16,
-    words: Words,
-    /// The realm would not get the credential; the attempt was anonymous.
-    untrusted: Option<Untrusted>,
-    /// A place the registry redirected to said so: no other credential changes its mind.
-    elsewhere: bool,
-}
-
-/// A realm that must not get credentials, and the rule that says so.
-type Untrusted = (String, &'static str);
-
 impl Session {
     pub(crate) fn new(
         client: Arc<ClientInner>,
@@ -161,11 +133,26 @@ impl Session {
             Scheme::Http => UrlScheme::Http,
             Scheme::Probe => {
                 let secure = WebOrigin::of_host(UrlScheme::Https, host);
-                let probe = self.client.network.probe(&secure.name, secure.port, &self.profile).await;
-                probe.map_err(|source| self.transport(Step::Resolve, source))?
+                self.probe(&secure).await?
             }
         };
         Ok(WebOrigin::of_host(scheme, host))
+    }
+
+    /// Finds out whether the host speaks TLS; one that is just starting is waited for.
+    async fn probe(&self, secure: &WebOrigin) -> Result<UrlScheme, FetchError> {
+        let mut tries = Tries::new(self.client.config.retry);
+        loop {
+            let source = match self.client.network.probe(&secure.name, secure.port, &self.profile).await {
+                Ok(scheme) => return Ok(scheme),
+                Err(source) => source,
+            };
+            let next = if source.retryable() { tries.failed(None, chance()) } else { Next::GiveUp };
+            match next {
+                Next::Wait(wait) => tokio::time::sleep(wait).await,
+                Next::GiveUp => return Err(self.transport(Step::Resolve, source)),
+            }
+        }
     }
 
     /// Sends a request with the accepted credential, or with each in turn until one is accepted.
@@ -176,7 +163,8 @@ impl Session {
         let mut refusals = Vec::new();
         for at in known.unwrap_or(0)..self.candidates.len() {
             let candidate = self.candidates[at].as_ref();
-            let refused = match self.as_candidate(candidate, job, tries).await? {
+            let credential = candidate.map_or(Credential::Anonymous, |c| c.credential.clone());
+            let refused = match Negotiation::new(self, credential, job, tries).run().await? {
                 Verdict::Answer(answer) => {
                     self.state().accepted = Some(at);
                     self.client.breakers.answered(self.host());
@@ -194,192 +182,6 @@ impl Session {
         }
         self.client.breakers.answered(self.host());
         Err(self.refusal(job, refusals))
-    }
-
-    /// Tries one credential: at most two rounds of authentication.
-    async fn as_candidate(
-        &self,
-        candidate: Option<&Candidate>,
-        job: &Job,
-        tries: &mut Tries,
-    ) -> Result<Verdict, FetchError> {
-        let credential = candidate.map_or(Credential::Anonymous, |c| c.credential.clone());
-        let mut scopes = job.scopes.clone();
-        let mut untrusted = None;
-        let mut proof = match self.known_proof(&credential, &scopes, job, tries, &mut untrusted).await? {
-            Ok(proof) => proof,
-            Err(refused) => return Ok(Verdict::Refused(refused)),
-        };
-        let mut rounds = 0;
-        loop {
-            let answer = self.send(job, &proof, tries).await?;
-            let narrow = answer.status == StatusCode::FORBIDDEN && insufficient_scope(&answer.headers);
-            let asks = answer.status == StatusCode::UNAUTHORIZED || narrow;
-            if !asks || answer.elsewhere || rounds == AUTH_ROUNDS {
-                return self.verdict(job, answer, untrusted).await;
-            }
-            rounds += 1;
-            self.state().challenged = true;
-            let origin = self.origin().await?;
-            let lines = answer.headers.get_all(header::WWW_AUTHENTICATE);
-            let challenges = challenge::parse(lines.iter().filter_map(|v| v.to_str().ok()));
-            let next = match challenge::select(&challenges) {
-                Selection::Unsupported { schemes } if schemes.is_empty() => None,
-                Selection::Unsupported { schemes } => {
-                    let schemes = crate::words::escape(&schemes.join(", "), 256);
-                    return Err(FetchError::Challenge { host: self.host().clone(), schemes });
-                }
-                Selection::Basic => {
-                    self.client.tokens.learn(&origin, Known::Basic);
-                    let sent = matches!(proof, Proof::Basic(_));
-                    auth::basic(&credential).filter(|_| !sent).map(Proof::Basic)
-                }
-                Selection::Bearer(bearer) => {
-                    scopes.widen(bearer.scopes.iter().map(String::as_str), &self.shared.path);
-                    let known = Known::Bearer { realm: bearer.realm.clone(), service: bearer.service.clone() };
-                    self.client.tokens.learn(&origin, known);
-                    match self.bearer(&credential, &bearer, &scopes, &proof, job, tries, &mut untrusted).await? {
-                        Ok(next) => next,
-                        Err(refused) => return Ok(Verdict::Refused(refused)),
-                    }
-                }
-            };
-            match next {
-                None => return self.verdict(job, answer, untrusted).await,
-                Some(next) => {
-                    answer.body.drain(ERROR_BYTES as u64).await;
-                    proof = next;
-                }
-            }
-        }
-    }
-
-    /// What to send at first, from what is known of this registry: saves the round with the 401.
-    async fn known_proof(
-        &self,
-        credential: &Credential,
-        scopes: &ScopeSet,
-        job: &Job,
-        tries: &mut Tries,
-        untrusted: &mut Option<Untrusted>,
-    ) -> Result<Result<Proof, Refused>, FetchError> {
-        if self.endpoint.credentials == CredentialPolicy::Anonymous && *credential != Credential::Anonymous {
-            return Ok(Ok(Proof::Nothing));
-        }
-        let origin = self.origin().await?;
-        match self.client.tokens.known(&origin) {
-            None => Ok(Ok(Proof::Nothing)),
-            Some(Known::Basic) => Ok(Ok(auth::basic(credential).map_or(Proof::Nothing, Proof::Basic))),
-            Some(Known::Bearer { realm, service }) => {
-                let bearer = Bearer { realm, service, ..Bearer::default() };
-                let found = self.bearer(credential, &bearer, scopes, &Proof::Nothing, job, tries, untrusted).await?;
-                if found.is_ok() {
-                    self.state().challenged = true;
-                }
-                Ok(found.map(|proof| proof.unwrap_or(Proof::Nothing)))
-            }
-        }
-    }
-
-    /// The proof for a Bearer challenge; `None` when there is nothing better than what was sent.
-    #[expect(clippy::too_many_arguments, reason = "one private call with the state of one loop")]
-    async fn bearer(
-        &self,
-        credential: &Credential,
-        bearer: &Bearer,
-        scopes: &ScopeSet,
-        sent: &Proof,
-        job: &Job,
-        tries: &mut Tries,
-        untrusted: &mut Option<Untrusted>,
-    ) -> Result<Result<Option<Proof>, Refused>, FetchError> {
-        if let Credential::RegistryToken { token } = credential {
-            let again = matches!(sent, Proof::RegistryToken(_));
-            return Ok(Ok(auth::bearer(token).filter(|_| !again).map(Proof::RegistryToken)));
-        }
-        let origin = self.origin().await?;
-        let verdict = judge_realm(&origin, &bearer.realm, &self.endpoint.settings.allowed_realms);
-        let why = verdict.reason.as_str();
-        let (realm, trust) = match (verdict.url, verdict.trust) {
-            (Some(realm), trust @ (Trust::Credentials | Trust::Anonymous)) => (realm, trust),
-            (None, _) | (_, Trust::Refused) => {
-                let realm = crate::words::escape(bearer.realm.split(['?', '#']).next().unwrap_or_default(), 256);
-                return Err(FetchError::RealmNotTrusted { host: self.host().clone(), realm, why });
-            }
-        };
-        let credential = match trust {
-            Trust::Credentials => credential.clone(),
-            Trust::Anonymous | Trust::Refused => {
-                if *credential != Credential::Anonymous {
-                    *untrusted = Some((realm.authority().to_string(), why));
-                }
-                Credential::Anonymous
-            }
-        };
-        let key = TokenKey {
-            realm: realm.to_request_uri(),
-            service: bearer.service.clone(),
-            scopes: scopes.clone(),
-            credential,
-            registry: origin.clone(),
-        };
-        if let Proof::Bearer { key: sent_key, token, freshness, .. } = sent
-            && **sent_key == key
-        {
-            match freshness {
-                Freshness::Fetched => return Ok(Ok(None)),
-                Freshness::Kept => self.client.tokens.discard(&key, token).await,
-            }
-        }
-        let sent = if key.credential == Credential::Anonymous { Trust::Anonymous } else { Trust::Credentials };
-        match self.token(&key, &realm, &origin, sent, job, tries).await {
-            Ok((token, freshness)) => {
-                let header = auth::bearer(&token.text)
-                    .ok_or(FetchError::Protocol { host: self.host().clone(), problem: "a token no header can hold" })?;
-                Ok(Ok(Some(Proof::Bearer { header, key: Box::new(key), token, freshness })))
-            }
-            Err(Refusal::Credential { status, words }) => {
-                Ok(Err(Refused { status, words, untrusted: untrusted.take(), elsewhere: false }))
-            }
-            Err(Refusal::Failed(error)) => Err(error),
-        }
-    }
-
-    /// A token from the cache or the token endpoint, which is retried like the registry.
-    async fn token(
-        &self,
-        key: &TokenKey,
-        realm: &HttpUrl,
-        registry: &WebOrigin,
-        sent: Trust,
-        job: &Job,
-        tries: &mut Tries,
-    ) -> Result<(Token, Freshness), Refusal> {
-        let own_host = realm.origin().name == registry.name;
-        let profile = if own_host { self.profile.clone() } else { self.profile.for_other_hosts() };
-        let purpose = Purpose::Token {
-            registry: registry.clone(),
-            class: self.class(registry),
-            allowed: self.endpoint.settings.allowed_realms.clone(),
-            sent,
-        };
-        let tallies: [&Tally; 2] = [&self.client.tally, &self.shared.tally];
-        let reach = Reach {
-            network: &self.client.network,
-            tallies: &tallies,
-            profile: &profile,
-            user_agent: &self.client.user_agent,
-            purpose: &purpose,
-        };
-        let fetch = async || loop {
-            let error = match self.in_time(job, auth::fetch(reach, key, realm)).await {
-                Err(error) => return Err(Refusal::Failed(error)),
-                Ok(Err(Refusal::Failed(error))) => error,
-                Ok(outcome) => return outcome,
-            };
-            self.wait_after(error, job, tries).await.map_err(Refusal::Failed)?;
-        };
-        self.client.tokens.get(key, fetch).await
     }
 
     /// Sends the request with this proof; failures of the moment are waited out.
@@ -509,18 +311,6 @@ impl Session {
         }
     }
 
-    async fn verdict(&self, job: &Job, answer: Answer, untrusted: Option<Untrusted>) -> Result<Verdict, FetchError> {
-        match answer.status.as_u16() {
-            404 if job.missing == Missing::Answer => Ok(Verdict::Answer(Box::new(answer))),
-            status @ (401 | 403 | 404) => {
-                let elsewhere = answer.elsewhere;
-                let words = self.words(&answer.headers, answer.body).await;
-                Ok(Verdict::Refused(Refused { status, words, untrusted, elsewhere }))
-            }
-            _ => Ok(Verdict::Answer(Box::new(answer))),
-        }
-    }
-
     fn note(&self, candidate: Option<&Candidate>, refused: &Refused) {
         let untrusted = match &refused.untrusted {
             Some((realm, _)) => format!(" (asked anonymously: {realm} must not get the credential)"),
@@ -558,12 +348,6 @@ impl Session {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn insufficient_scope(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(header::WWW_AUTHENTICATE);
-    let challenges = challenge::parse(lines.iter().filter_map(|v| v.to_str().ok()));
-    matches!(challenge::select(&challenges), Selection::Bearer(bearer) if bearer.error == "insufficient_scope")
 }
 
 /// The credentials for an endpoint, in trying order; `None` is the anonymous attempt.
