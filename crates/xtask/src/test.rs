@@ -4,7 +4,7 @@
 //! together before the runner's summary, which is always the last line.
 //!
 //! Invariants: `the_summary_is_the_last_line`, `vector_lines_are_found_in_any_output`,
-//! `every_vector_file_must_be_reported`,
+//! `every_vector_file_must_be_reported`, `what_was_skipped_is_said`,
 //! `results_of_plain_cargo_are_added_up`.
 
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ fn with_nextest() -> anyhow::Result<()> {
     // nextest keeps its reports here wherever cargo builds.
     let report = root().join("target/nextest/default/junit.xml");
     let recorded = std::fs::read_to_string(&report).with_context(|| format!("cannot read {}", report.display()))?;
-    end(status, &vector_lines(&recorded), summary_last(shown))
+    end(status, &recorded, summary_last(shown))
 }
 
 fn with_cargo() -> anyhow::Result<()> {
@@ -42,16 +42,17 @@ fn with_cargo() -> anyhow::Result<()> {
     let text = shown.join("\n");
     let mut lines: Vec<String> = shown.iter().filter(|line| cargo_shows(line)).cloned().collect();
     lines.push(added_up(&text));
-    end(status, &vector_lines(&text), lines)
+    end(status, &text, lines)
 }
 
-fn end(status: ExitStatus, vectors: &BTreeSet<String>, shown: Vec<String>) -> anyhow::Result<()> {
+fn end(status: ExitStatus, recorded: &str, shown: Vec<String>) -> anyhow::Result<()> {
+    let (vectors, skipped) = (vector_lines(recorded), skipped_lines(recorded));
     let files = vector_files()?;
-    let missing: Vec<&String> = files.iter().filter(|file| !is_reported(vectors, file)).collect();
+    let missing: Vec<&String> = files.iter().filter(|file| !is_reported(&vectors, file)).collect();
     if !missing.is_empty() {
         say(&format!("no test passed every case of {missing:?}"));
     }
-    for line in vectors.iter().chain([&total(vectors)]).chain(&shown) {
+    for line in skipped.iter().chain(&vectors).chain([&total(&vectors)]).chain(&shown) {
         say(line);
     }
     if status.success() && missing.is_empty() { Ok(()) } else { Err(Told.into()) }
@@ -156,13 +157,22 @@ fn added_up(text: &str) -> String {
 
 /// The distinct lines `vectors <file>: N cases passed` in a text, wherever they stand in a line.
 fn vector_lines(text: &str) -> BTreeSet<String> {
+    lines_from(text, "vectors ").filter(|line| line.ends_with("cases passed")).map(str::to_owned).collect()
+}
+
+/// The distinct lines `SKIPPED <test>: <why>`: what a test says when a program it needs is not here.
+fn skipped_lines(text: &str) -> BTreeSet<String> {
+    lines_from(text, "SKIPPED ").filter(|line| line.contains(": ")).map(str::to_owned).collect()
+}
+
+/// Each place where `start` stands, up to the end of its line or of the XML around it.
+fn lines_from<'t>(text: &'t str, start: &'static str) -> impl Iterator<Item = &'t str> {
     let ends = ["\n", "]]>", "<"];
-    let candidates = text.match_indices("vectors ").map(|(at, _)| {
+    text.match_indices(start).map(move |(at, _)| {
         let rest = &text[at..];
         let end = ends.iter().filter_map(|end| rest.find(end)).min().unwrap_or(rest.len());
         rest[..end].trim_end()
-    });
-    candidates.filter(|line| line.ends_with("cases passed")).map(str::to_owned).collect()
+    })
 }
 
 #[cfg(test)]
@@ -188,6 +198,12 @@ mod tests {
                     vectors b.json: 2 cases passed\nvectors are fun\n";
         let found: Vec<String> = vector_lines(text).into_iter().collect();
         assert_eq!(found, ["vectors a.json: 1 cases passed", "vectors b.json: 2 cases passed"]);
+    }
+
+    #[test]
+    fn what_was_skipped_is_said() {
+        let text = "<system-err>SKIPPED a::b: podman is not installed\nmore</system-err>";
+        assert_eq!(skipped_lines(text).into_iter().collect::<Vec<_>>(), ["SKIPPED a::b: podman is not installed"]);
     }
 
     #[test]
