@@ -275,7 +275,7 @@ fn falls_through(error: &FetchError, from_registry: bool) -> bool {
         FetchError::Manifest { source, .. } => {
             !from_registry && matches!(source, ManifestError::Html | ManifestError::NotADocument { .. })
         }
-        FetchError::Source { .. } | FetchError::InlineData { .. } => false,
+        FetchError::Source { .. } | FetchError::InlineData { .. } | FetchError::UnverifiableDigest { .. } => false,
         _ => true,
     }
 }

@@ -40,6 +40,16 @@ impl TagOrDigest {
         }
     }
 
+    /// Kubernetes lets an image name carry a digest that no content can be checked against.
+    pub(crate) fn check(&self) -> Result<(), FetchError> {
+        match self {
+            TagOrDigest::Digest(digest) if !digest.algorithm().addresses_content() => {
+                Err(FetchError::UnverifiableDigest { algorithm: digest.algorithm().as_str() })
+            }
+            TagOrDigest::Tag(_) | TagOrDigest::Digest(_) => Ok(()),
+        }
+    }
+
     fn operation(&self) -> Operation {
         match self {
             TagOrDigest::Tag(_) => Operation::Resolve,
@@ -102,6 +112,7 @@ impl Repository {
     /// # Errors
     /// [`FetchError`]; also when the registry has no such manifest.
     pub async fn head(&self, what: &TagOrDigest) -> Result<Option<ManifestHead>, FetchError> {
+        what.check()?;
         let label = self.label(what);
         let mut failures = Failures::default();
         for turn in self.order(what.operation(), Step::Resolve).await? {
@@ -163,6 +174,7 @@ impl Repository {
         what: &TagOrDigest,
         entry: Option<&Descriptor>,
     ) -> Result<FetchedManifest, FetchError> {
+        what.check()?;
         let label = self.label(what);
         let mut failures = Failures::default();
         for turn in self.order(what.operation(), Step::Manifest).await? {

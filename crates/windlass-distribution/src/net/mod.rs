@@ -4,7 +4,7 @@
 //! its body frame by frame, every wait bounded by [`crate::config::Timeouts`].
 //! Nothing here knows registries, credentials or redirects; those are one level up.
 //!
-//! Invariants: `https_is_never_tried_as_http_off_loopback`, `a_connection_is_reused_after_its_body_ended`,
+//! Invariants: `an_https_only_host_is_never_asked_in_plain_text`, `sessions_of_one_client_share_connections`,
 //! `at_most_the_configured_number_of_connections_is_open`.
 
 pub(crate) mod body;

@@ -4,7 +4,7 @@
 //! Source of truth: OCI distribution-spec, "Pushing". A blob goes up in one streamed `PUT`; in chunks where
 //! the configuration says so or the registry finds the single request too large.
 //!
-//! Invariants: `what_is_there_is_not_sent_again`, `an_upload_elsewhere_gets_no_credential`,
+//! Invariants: `an_image_goes_up_and_what_is_there_is_not_sent_again`, `an_upload_elsewhere_gets_no_credential`,
 //! `a_broken_upload_starts_again`, `chunks_are_resumed_where_the_registry_says`.
 
 mod source;
@@ -110,6 +110,7 @@ impl Repository {
         bytes: Bytes,
         what: &str,
     ) -> Result<Digest, FetchError> {
+        name.check()?;
         let host = turn.session.host().clone();
         let mismatch = |want: &Digest, got: Digest| {
             let (host, what) = (turn.session.host().clone(), what.to_owned());

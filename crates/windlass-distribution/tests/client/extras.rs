@@ -119,3 +119,14 @@ async fn a_dropped_download_leaves_its_connection_closed_and_the_client_well() {
     }
     assert!(read_all(repository.blob(&image.layer())).await.unwrap() == image.layer);
 }
+
+#[tokio::test]
+async fn a_digest_of_a_kind_nobody_can_check_is_never_asked_for() {
+    let server = Server::start(|_| Reply::new(200)).await;
+    let name = format!("{}/team/app@sha384:{}", server.host(), "0".repeat(96));
+    let what = TagOrDigest::from(&Reference::parse(&name).unwrap());
+    let repository = session(&server, fast());
+    assert_eq!(repository.manifest(&what).await.unwrap_err().reason(), Reason::InvalidReference);
+    assert_eq!(repository.head(&what).await.unwrap_err().reason(), Reason::InvalidReference);
+    assert_eq!(server.seen().len(), 0);
+}

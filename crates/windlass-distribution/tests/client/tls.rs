@@ -23,23 +23,35 @@ fn tag() -> TagOrDigest {
     TagOrDigest::Tag("1.0".into())
 }
 
+type Issued = (Arc<rustls::ServerConfig>, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 /// A certificate authority made for one test, and a server certificate of it.
 struct Authority {
     _directory: tempfile::TempDir,
     ca_file: PathBuf,
     server: Arc<rustls::ServerConfig>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
 }
 
 impl Authority {
     fn new(names: &[&str], alpn: &[&[u8]]) -> Authority {
         let directory = tempfile::tempdir().unwrap();
         let ca_file = directory.path().join("ca.pem");
-        let server = Authority::write(&ca_file, names, alpn);
-        Authority { _directory: directory, ca_file, server }
+        let (server, chain, key) = Authority::issue(&ca_file, names, alpn);
+        Authority { _directory: directory, ca_file, server, chain, key }
     }
 
     /// Writes a new authority's certificate to `ca_file`.
     fn write(ca_file: &Path, names: &[&str], alpn: &[&[u8]]) -> Arc<rustls::ServerConfig> {
+        Authority::issue(ca_file, names, alpn).0
+    }
+
+    fn identity(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        (self.chain.clone(), self.key.clone_key())
+    }
+
+    fn issue(ca_file: &Path, names: &[&str], alpn: &[&[u8]]) -> Issued {
         let ca_key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -58,10 +70,10 @@ impl Authority {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(chain, key)
+            .with_single_cert(chain.clone(), key.clone_key())
             .unwrap();
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
-        Arc::new(config)
+        (Arc::new(config), chain, key)
     }
 
     fn config(&self) -> ClientConfig {
@@ -98,6 +110,38 @@ async fn a_certificate_for_another_name_is_refused() {
     let server = honest_tls(&image, authority.server.clone()).await;
     let error = session(&server, authority.config()).manifest(&tag()).await.unwrap_err();
     assert_eq!(error.reason(), Reason::Tls, "{error}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_to_its_host_alone() {
+    let image = Image::new(10);
+    let authority = Authority::new(&["127.0.0.1"], &[]);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mine = rcgen::CertificateParams::new(vec!["node-1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    // Wants a certificate, and takes only that one.
+    let mut clients = rustls::RootCertStore::empty();
+    clients.add(mine.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(clients), provider.clone());
+    let (chain, server_key) = authority.identity();
+    let strict = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(chain, server_key)
+        .unwrap();
+    let server = honest_tls(&image, Arc::new(strict)).await;
+    // The alert may be lost in the reset that follows it, so only the refusal is certain.
+    assert!(session(&server, authority.config()).manifest(&tag()).await.is_err());
+    assert_eq!(server.seen().len(), 0);
+
+    let directory = root.path().join(server.host());
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("me.cert"), mine.pem()).unwrap();
+    std::fs::write(directory.join("me.key"), key.serialize_pem()).unwrap();
+    let config = ClientConfig { hosts_dirs: vec![root.path().to_owned()], ..authority.config() };
+    session(&server, config).manifest(&tag()).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 //! What can go wrong, with the host, the step and the registry's own words; never a secret, never a query
 //! string (signed URLs are secrets).
 //!
-//! Invariants: `foreign_words_are_bounded_and_escaped`, `every_error_has_a_reason`.
+//! Invariants: `foreign_words_are_bounded_and_escaped`, `no_error_and_no_debug_text_holds_a_secret`.
 
-use std::error::Error as StdError;
+mod judge;
+mod transport;
+
+pub use transport::{ClientError, TransportError};
+
 use std::io;
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use windlass_core::digest::Digest;
@@ -17,191 +19,6 @@ use windlass_core::reason::Reason;
 
 use crate::attempt::Attempt;
 use crate::words::Words;
-
-/// The client cannot be made from its configuration.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClientError {
-    /// A proxy's address is not an http or https URL. The value may hold a password and is not shown.
-    #[error("the {which} proxy is not a URL of kind http or https")]
-    Proxy {
-        /// `http` or `https`.
-        which: &'static str,
-    },
-    /// The `User-Agent` holds characters that no header may.
-    #[error("the user agent is not a header value")]
-    UserAgent,
-}
-
-impl ClientError {
-    /// The word of the common vocabulary.
-    pub fn reason(&self) -> Reason {
-        match self {
-            ClientError::Proxy { .. } | ClientError::UserAgent => Reason::InvalidConfig,
-        }
-    }
-}
-
-/// A connection could not be made or did not last.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TransportError {
-    /// The name has no address.
-    #[error("the name does not resolve")]
-    Resolve {
-        /// What the resolver said.
-        #[source]
-        source: io::Error,
-    },
-    /// No address took the connection.
-    #[error("cannot connect")]
-    Connect {
-        /// What the last address tried said.
-        #[source]
-        source: io::Error,
-    },
-    /// No connection in time.
-    #[error("no connection in time")]
-    ConnectTimeout,
-    /// A registry named a host whose address must not be reached through it.
-    #[error("the address {address} is off limits for a host that a registry names")]
-    AddressForbidden {
-        /// The address.
-        address: IpAddr,
-    },
-    /// The proxy did not open the tunnel.
-    #[error("the proxy refused")]
-    Proxy {
-        /// Its answer.
-        #[source]
-        source: io::Error,
-    },
-    /// The handshake or the certificate failed.
-    #[error("TLS failed")]
-    Tls {
-        /// What TLS said.
-        #[source]
-        source: io::Error,
-    },
-    /// The peer does not speak TLS.
-    #[error("the host does not speak TLS")]
-    NotTls {
-        /// What came instead.
-        #[source]
-        source: io::Error,
-    },
-    /// The handshake did not end in time.
-    #[error("no TLS handshake in time")]
-    TlsTimeout,
-    /// A certificate or key file cannot be used.
-    #[error("{} {problem}", path.display())]
-    TlsFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// No response in time.
-    #[error("no response in time")]
-    HeaderTimeout,
-    /// The body stopped coming.
-    #[error("the body stopped coming")]
-    IdleTimeout,
-    /// The response's head is larger than allowed.
-    #[error("the response has more than 64 KiB or 256 fields of headers")]
-    HeadersTooLarge,
-    /// The connection ended too early.
-    #[error("the connection broke")]
-    Closed {
-        /// What HTTP said.
-        #[source]
-        source: Box<dyn StdError + Send + Sync>,
-    },
-    /// What came is not HTTP.
-    #[error("the answer is not HTTP")]
-    Protocol {
-        /// What HTTP said.
-        #[source]
-        source: Box<dyn StdError + Send + Sync>,
-    },
-    /// The URL is not one that can be asked.
-    #[error("not an http or https URL")]
-    Scheme,
-}
-
-impl TransportError {
-    pub(crate) fn from_hyper(error: hyper::Error) -> TransportError {
-        if error.is_parse_too_large() {
-            TransportError::HeadersTooLarge
-        } else if error.is_parse() {
-            TransportError::Protocol { source: Box::new(error) }
-        } else {
-            TransportError::Closed { source: Box::new(error) }
-        }
-    }
-
-    /// Whether the same request may succeed a moment later.
-    pub(crate) fn retryable(&self) -> bool {
-        match self {
-            TransportError::Resolve { .. }
-            | TransportError::Connect { .. }
-            | TransportError::ConnectTimeout
-            | TransportError::TlsTimeout
-            | TransportError::HeaderTimeout
-            | TransportError::IdleTimeout
-            | TransportError::Closed { .. } => true,
-            TransportError::Tls { source } => source.kind() != io::ErrorKind::InvalidData,
-            TransportError::NotTls { source } => source.kind() != io::ErrorKind::InvalidData,
-            TransportError::AddressForbidden { .. }
-            | TransportError::Proxy { .. }
-            | TransportError::TlsFile { .. }
-            | TransportError::HeadersTooLarge
-            | TransportError::Protocol { .. }
-            | TransportError::Scheme => false,
-        }
-    }
-
-    /// Whether the host could not be reached at all, so that the next request need not try.
-    pub(crate) fn unreachable(&self) -> bool {
-        match self {
-            TransportError::Resolve { .. }
-            | TransportError::Connect { .. }
-            | TransportError::ConnectTimeout
-            | TransportError::TlsTimeout
-            | TransportError::HeaderTimeout
-            | TransportError::Proxy { .. } => true,
-            // What TLS says is to be heard each time.
-            TransportError::NotTls { .. }
-            | TransportError::Tls { .. }
-            | TransportError::AddressForbidden { .. }
-            | TransportError::TlsFile { .. }
-            | TransportError::IdleTimeout
-            | TransportError::HeadersTooLarge
-            | TransportError::Closed { .. }
-            | TransportError::Protocol { .. }
-            | TransportError::Scheme => false,
-        }
-    }
-
-    /// The word of the common vocabulary.
-    pub fn reason(&self) -> Reason {
-        match self {
-            TransportError::ConnectTimeout
-            | TransportError::TlsTimeout
-            | TransportError::HeaderTimeout
-            | TransportError::Resolve { .. }
-            | TransportError::Connect { .. }
-            | TransportError::Proxy { .. }
-            | TransportError::Closed { .. }
-            | TransportError::Protocol { .. }
-            | TransportError::AddressForbidden { .. } => Reason::RegistryUnavailable,
-            TransportError::IdleTimeout => Reason::Timeout,
-            TransportError::Tls { .. } | TransportError::NotTls { .. } => Reason::Tls,
-            TransportError::TlsFile { .. } | TransportError::Scheme => Reason::InvalidConfig,
-            TransportError::HeadersTooLarge => Reason::LimitExceeded,
-        }
-    }
-}
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -424,6 +241,12 @@ pub enum FetchError {
         /// The limit's name.
         key: &'static str,
     },
+    /// An image name's digest is of a kind that no content is addressed by.
+    #[error("no content is addressed by {algorithm}")]
+    UnverifiableDigest {
+        /// The algorithm.
+        algorithm: &'static str,
+    },
     /// The descriptor's own data does not fit its size or digest.
     #[error("the data inside the descriptor of {digest} does not fit it")]
     InlineData {
@@ -490,6 +313,7 @@ impl FetchError {
             FetchError::DigestMismatch { .. } | FetchError::InlineData { .. } => Reason::DigestMismatch,
             FetchError::SizeMismatch { .. } => Reason::SizeMismatch,
             FetchError::TooLarge { .. } => Reason::LimitExceeded,
+            FetchError::UnverifiableDigest { .. } => Reason::InvalidReference,
             FetchError::Source { .. } => Reason::IoError,
             FetchError::AllEndpoints { errors, .. } => errors.last().map_or(Reason::RegistryUnavailable, Self::reason),
         }
@@ -504,54 +328,5 @@ impl FetchError {
             FetchError::AllEndpoints { errors, .. } => errors.last().map_or(&[], Self::attempts),
             _ => &[],
         }
-    }
-}
-
-impl FetchError {
-    /// Whether the same request may succeed a moment later at the same endpoint.
-    pub(crate) fn passes(&self) -> bool {
-        match self {
-            FetchError::Transport { source, .. } => source.retryable(),
-            FetchError::RateLimited { .. } => true,
-            FetchError::Status { status, .. } => {
-                matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
-            }
-            _ => false,
-        }
-    }
-
-    /// How long the registry asked to wait.
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
-        match self {
-            FetchError::RateLimited { retry_after, .. } | FetchError::Status { retry_after, .. } => *retry_after,
-            _ => None,
-        }
-    }
-
-    /// The same failure, told as a rate limit: the registry asked for a wait that is too long for a pull.
-    pub(crate) fn rate_limited(self) -> FetchError {
-        match self {
-            FetchError::Status { host, retry_after, words, .. } => FetchError::RateLimited { host, retry_after, words },
-            other => other,
-        }
-    }
-
-    /// Whether the endpoint is to be left alone for a while. The registry itself only when it cannot be reached:
-    /// one failing request says nothing about the next.
-    pub(crate) fn shuts_out(&self, registry: bool) -> bool {
-        match self {
-            FetchError::Transport { source, .. } => source.unreachable(),
-            FetchError::Status { status, .. } => !registry && *status >= 500,
-            FetchError::RateLimited { .. } | FetchError::NoProgress { .. } => !registry,
-            _ => false,
-        }
-    }
-
-    /// Whether the endpoint served bytes it should not have.
-    pub(crate) fn is_wrong_content(&self) -> bool {
-        matches!(
-            self,
-            FetchError::DigestMismatch { .. } | FetchError::SizeMismatch { .. } | FetchError::ContentEncoding { .. }
-        )
     }
 }
