@@ -74,6 +74,7 @@ pub(super) fn cases() -> Vec<Case> {
             c["config"]["Labels"] =
                 json!({ "windlass.dev/pin": "true", "containerd.io/gc.root": "x", "a": "\u{1b}[2J" });
         }),
+        config("df-os", "an image of another system", super::NO_PLATFORM, Stage::Pull, |c| c["os"] = json!("windows")),
         config("df-ok-arm", "an architecture that is not this machine's", Expect::Accepted, PARSE, |c| {
             c["architecture"] = json!("s390x");
         }),
