@@ -1,1 +1,14 @@
-//! Tests against real clients and servers.
+//! The real program against real clients and servers, and against everything that can go wrong around it.
+//!
+//! - [`world`]: a machine of its own for the program: home, store, user, limits; what a command answered.
+//! - [`tree`]: a directory tree as data, and where two of them differ.
+//! - [`gallery`]: one image with everything a layer can say.
+//! - [`peers`]: podman, umoci and containerd, each with a storage of its own.
+//!
+//! The tests are in `tests/`, one program per promise. `WINDLASS_BIN` names another binary to test.
+#![forbid(unsafe_code)]
+
+pub mod gallery;
+pub mod peers;
+pub mod tree;
+pub mod world;
