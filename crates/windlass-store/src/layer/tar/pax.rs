@@ -101,6 +101,10 @@ impl Records {
             if name.is_empty() || name.contains(&0) {
                 return Err("a malformed name of an extended attribute".into());
             }
+            // POSIX pax: an empty value takes the record back. Go's reader, and with it every other runtime, does so.
+            if value.is_empty() {
+                continue;
+            }
             if value.len() > limits.xattr_bytes {
                 return Err(Refusal::Limit("xattrBytes", limits.xattr_bytes as u64));
             }
