@@ -132,6 +132,18 @@ impl Ingest {
         Ok(())
     }
 
+    /// Keeps what was written as the beginning of the blob, if that is worth it.
+    pub(crate) fn keep_beginning(mut self, layout: &Layout, above_bytes: u64) -> Result<(), StoreError> {
+        if self.written < above_bytes {
+            return Ok(());
+        }
+        // Gives back what was allocated for the rest.
+        self.file.set_len(self.written).map_err(|source| StoreError::io("truncate", &self.path, source))?;
+        crate::partial::keep(layout, &self.path, &self.promise.digest)?;
+        self.published = true;
+        Ok(())
+    }
+
     pub(crate) fn digest(&self) -> &Digest {
         &self.promise.digest
     }

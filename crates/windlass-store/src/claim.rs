@@ -6,7 +6,8 @@
 //! all that its record will need, and the boot id: without a sync it is only as good as the page cache, so it counts
 //! within the same boot only.
 //!
-//! Invariants: `a_second_claim_waits_for_the_first`, `a_dead_holder_is_taken_over`, `a_finished_layer_is_found_again`.
+//! Invariants: `two_processes_fetch_each_layer_once`, `a_dead_holder_of_a_layer_is_taken_over`,
+//! `a_finished_layer_survives_a_kill_but_not_a_reboot`.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -61,6 +62,8 @@ impl Note {
     pub(crate) fn write(&self, stage: &Path) -> Result<(), StoreError> {
         let path = stage.join(NOTE);
         let bytes = serde_json::to_vec(self).map_err(|source| StoreError::PullRecord { path: path.clone(), source })?;
+        // A pull that was killed right here may have left one.
+        drop(fs::remove_file(&path));
         let mut file = crate::layout::create_file(&path)?;
         file.write_all(&bytes).map_err(|source| StoreError::io("write", &path, source))
     }

@@ -268,10 +268,15 @@ impl StoreError {
     /// Turns an error of the database into ours.
     pub(crate) fn meta(path: &Path, source: impl Into<redb::Error>) -> StoreError {
         match source.into() {
-            redb::Error::Io(source) => StoreError::io("write", path, source),
+            redb::Error::Io(source) if !is_damage(&source) => StoreError::io("write", path, source),
             other => StoreError::Meta { source: Box::new(other) },
         }
     }
+}
+
+/// Whether the file was readable, but not what it should be.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// Whether the kernel says that space, inodes or quota are used up.

@@ -6,38 +6,29 @@
 //! Repair never deletes evidence: damaged content moves to `quarantine/`, and the images that need it become absent,
 //! to be pulled again. A lost record whose content is sound is written anew.
 //!
-//! Invariants: `every_kind_of_damage_is_found_and_healed`, `a_sound_store_has_no_findings`.
+//! Invariants: `every_kind_of_damage_is_found_and_healed`, `evidence_is_kept_in_quarantine`,
+//! `leftovers_are_garbage_and_no_damage`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod repair;
+mod tables;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use windlass_core::digest::{Algorithm, Digest};
 
-use crate::blobs::{self, Promise};
-use crate::claim::{Note, snapshot_numbers};
+use crate::blobs;
+use crate::claim::snapshot_numbers;
 use crate::error::StoreError;
-use crate::image::needed_blobs;
 use crate::intent::sweep_lock;
-use crate::layers::TREE;
-use crate::layout::{Layout, Sync, make_dir, write_whole};
+use crate::layer::Depth;
+use crate::layers::{self, TREE};
 use crate::lock::Share;
-use crate::meta::record::{BlobKind, BlobRecord, Form, ImageRecord, NameRecord, PinRecord, SnapshotRecord, UseRecord};
-use crate::meta::{ReadTx, Record};
+use crate::meta::record::{BlobKind, Form};
 use crate::recover::entries;
-use crate::scrub;
 use crate::store::Store;
-
-/// How closely to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Depth {
-    /// Presence, sizes and kinds.
-    #[default]
-    Quick,
-    /// Every byte.
-    Full,
-}
+use tables::{Tables, Unreadable};
 
 /// Whether to put damage aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -53,6 +44,8 @@ pub enum Repair {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum FindingClass {
+    /// The metadata database cannot be read: every image is absent, layers are found again as they are pulled.
+    Database,
     /// A record of the metadata cannot be read.
     RecordUnreadable,
     /// A record is missing though something refers to it.
@@ -134,23 +127,6 @@ impl FsckReport {
         }
     }
 }
-
-/// Everything the tables say, with what does not decode kept apart.
-#[derive(Default)]
-struct Tables {
-    names: BTreeMap<String, NameRecord>,
-    images: BTreeMap<String, ImageRecord>,
-    blobs: BTreeMap<String, BlobRecord>,
-    snapshots: BTreeMap<String, SnapshotRecord>,
-    unreadable: Vec<Unreadable>,
-}
-
-struct Unreadable {
-    table: &'static str,
-    key: String,
-    detail: String,
-}
-
 /// Something that looks wrong.
 struct Suspect {
     class: FindingClass,
@@ -185,7 +161,13 @@ impl Store {
     /// The metadata or a directory cannot be read at all; everything else is a finding.
     pub fn fsck(&self, depth: Depth, repair: Repair) -> Result<FsckReport, StoreError> {
         let mut report = FsckReport::default();
-        let tables = self.read(Tables::read)?;
+        let tables = match self.read(Tables::read) {
+            Err(error @ StoreError::Meta { .. }) => {
+                report.findings.push(self.database_damaged(&error, repair)?);
+                return Ok(report);
+            }
+            other => other?,
+        };
         report.blobs = tables.blobs.len() as u64;
         report.layers = tables.snapshots.len() as u64;
         let suspects = self.suspects(&tables, depth)?;
@@ -326,178 +308,11 @@ impl Store {
             Subject::LayerRecord(chain) => !now.snapshots.contains_key(chain.as_str()),
         })
     }
-
-    fn repair(&self, suspect: &Suspect, images: &[Digest], now: &Tables) -> Result<Outcome, StoreError> {
-        let layout = self.layout();
-        match &suspect.subject {
-            Subject::Garbage => return Ok(Outcome::Harmless),
-            Subject::Record(table) => {
-                let key = suspect.what.strip_prefix(table).unwrap_or_default().trim_start();
-                self.drop_record(table, key)?;
-            }
-            Subject::Name => self.write(|tx| tx.remove::<NameRecord>(&suspect.what).map(drop))?,
-            Subject::Blob(digest) => {
-                set_aside(layout, &layout.blob(digest), digest)?;
-                self.write(|tx| tx.remove::<BlobRecord>(digest.as_str()).map(drop))?;
-            }
-            Subject::Layer { chain, dir } => {
-                set_aside(layout, dir, chain)?;
-                self.write(|tx| tx.remove::<SnapshotRecord>(chain.as_str()).map(drop))?;
-            }
-            Subject::BlobRecord { digest, kind } => {
-                if let Some(record) = self.lost_blob(digest, *kind)? {
-                    self.write(|tx| tx.put(digest.as_str(), &record))?;
-                    return Ok(Outcome::Repaired);
-                }
-            }
-            Subject::LayerRecord(chain) => {
-                if let Some(record) = self.lost_layer(chain, now)? {
-                    self.write(|tx| tx.put(chain.as_str(), &record))?;
-                    return Ok(Outcome::Repaired);
-                }
-            }
-        }
-        self.make_absent(images)?;
-        Ok(Outcome::Repaired)
-    }
-
-    /// Removes images and their names; pins stay for when the image comes back.
-    fn make_absent(&self, images: &[Digest]) -> Result<(), StoreError> {
-        if images.is_empty() {
-            return Ok(());
-        }
-        self.write(|tx| {
-            for image in images {
-                tx.remove::<ImageRecord>(image.as_str())?;
-                tx.remove::<UseRecord>(image.as_str())?;
-            }
-            for (key, name) in tx.all_readable::<NameRecord>()? {
-                if images.contains(&name.image) {
-                    tx.remove::<NameRecord>(&key)?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn drop_record(&self, table: &'static str, key: &str) -> Result<(), StoreError> {
-        let raw = self.read(|tx| tx.raw(table, key))?;
-        let dir = self.layout().quarantine().join("meta");
-        make_dir(&dir)?;
-        let name = format!("{table}-{}.{}", Digest::sha256(key.as_bytes()).short(), Timestamp::now().as_second());
-        write_whole(&dir.join(name), &raw.unwrap_or_default(), Sync::Durable)?;
-        self.write(|tx| tx.remove_raw(table, key))
-    }
-
-    fn lost_blob(&self, digest: &Digest, kind: BlobKind) -> Result<Option<BlobRecord>, StoreError> {
-        let Ok(found) = fs::symlink_metadata(self.layout().blob(digest)) else { return Ok(None) };
-        let promise = Promise { digest: digest.clone(), size_bytes: found.len() };
-        let record = BlobRecord { size_bytes: promise.size_bytes, kind };
-        Ok(blobs::is_sound(self.layout(), &promise)?.then_some(record))
-    }
-
-    fn lost_layer(&self, chain: &Digest, now: &Tables) -> Result<Option<SnapshotRecord>, StoreError> {
-        let recorded: BTreeSet<u64> = now.snapshots.values().map(|record| record.n).collect();
-        for n in snapshot_numbers(self.layout())?.into_iter().filter(|n| !recorded.contains(n)) {
-            let dir = self.layout().snapshot(n);
-            let Some(note) = Note::read(&dir).filter(|note| note.chain_id == *chain) else { continue };
-            if check_layer(&dir, note.form, Depth::Full)?.is_none() {
-                return Ok(Some(note.record(n)));
-            }
-        }
-        Ok(None)
-    }
 }
 
 fn check_layer(dir: &Path, form: Form, depth: Depth) -> Result<Option<(FindingClass, String)>, StoreError> {
     if !fs::symlink_metadata(dir.join(TREE)).is_ok_and(|found| found.is_dir()) {
         return Ok(Some((FindingClass::LayerMissing, "its tree is gone".to_owned())));
     }
-    Ok(scrub::verify(dir, form, depth).err().map(|detail| (FindingClass::LayerContent, detail)))
-}
-
-/// Moves damaged content to `quarantine/<alg>/<hex>.<time>`. What is gone already needs no moving.
-fn set_aside(layout: &Layout, path: &Path, digest: &Digest) -> Result<(), StoreError> {
-    let dir = layout.quarantine().join(digest.algorithm().as_str());
-    make_dir(&dir)?;
-    let target = dir.join(format!("{}.{}", digest.hex(), Timestamp::now().as_nanosecond()));
-    match fs::rename(path, &target) {
-        Ok(()) => Ok(()),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(StoreError::io("quarantine", path, source)),
-    }
-}
-
-impl Tables {
-    fn read(tx: &ReadTx<'_>) -> Result<Tables, StoreError> {
-        let mut unreadable = Vec::new();
-        let tables = Tables {
-            names: sort(tx, &mut unreadable)?,
-            images: sort(tx, &mut unreadable)?,
-            blobs: sort(tx, &mut unreadable)?,
-            snapshots: sort(tx, &mut unreadable)?,
-            unreadable: Vec::new(),
-        };
-        let _uses: BTreeMap<String, UseRecord> = sort(tx, &mut unreadable)?;
-        let _pins: BTreeMap<String, PinRecord> = sort(tx, &mut unreadable)?;
-        Ok(Tables { unreadable, ..tables })
-    }
-
-    /// Blobs and chains that images refer to, kept layers included.
-    fn referenced(&self) -> (BTreeSet<String>, BTreeSet<String>) {
-        let (mut blobs, mut chains) = (BTreeSet::new(), BTreeSet::new());
-        for (id, record) in &self.images {
-            let Ok(id) = Digest::parse(id) else { continue };
-            blobs.extend(needed_blobs(&id, record).map(ToString::to_string));
-            blobs.extend(record.layers.iter().map(|layer| layer.blob.to_string()));
-            chains.extend(record.layers.iter().map(|layer| layer.chain_id.to_string()));
-        }
-        (blobs, chains)
-    }
-
-    fn lost_records(&self) -> Vec<Suspect> {
-        let mut lost = BTreeMap::new();
-        for (id, record) in &self.images {
-            let Ok(id) = Digest::parse(id) else { continue };
-            for digest in needed_blobs(&id, record).filter(|digest| !self.blobs.contains_key(digest.as_str())) {
-                let kind = if *digest == id { BlobKind::Config } else { BlobKind::Manifest };
-                lost.insert(digest.to_string(), Subject::BlobRecord { digest: digest.clone(), kind });
-            }
-            for layer in record.layers.iter().filter(|layer| !self.snapshots.contains_key(layer.chain_id.as_str())) {
-                lost.insert(layer.chain_id.to_string(), Subject::LayerRecord(layer.chain_id.clone()));
-            }
-        }
-        let class = FindingClass::RecordMissing;
-        let detail = "an image refers to it";
-        lost.into_iter().map(|(what, subject)| Suspect { class, what, detail: detail.to_owned(), subject }).collect()
-    }
-
-    /// Images that are not whole without it.
-    fn images_with(&self, subject: &Subject) -> Vec<Digest> {
-        let images = self.images.iter().filter_map(|(id, record)| Some((Digest::parse(id).ok()?, record)));
-        let affected = images.filter(|(id, record)| match subject {
-            Subject::Blob(digest) | Subject::BlobRecord { digest, .. } => {
-                needed_blobs(id, record).any(|need| need == digest)
-            }
-            Subject::Layer { chain, .. } | Subject::LayerRecord(chain) => {
-                record.layers.iter().any(|layer| layer.chain_id == *chain)
-            }
-            Subject::Record(_) | Subject::Name | Subject::Garbage => false,
-        });
-        affected.map(|(id, _)| id).collect()
-    }
-}
-
-fn sort<R: Record>(tx: &ReadTx<'_>, unreadable: &mut Vec<Unreadable>) -> Result<BTreeMap<String, R>, StoreError> {
-    let mut good = BTreeMap::new();
-    for (key, record) in tx.sound::<R>()? {
-        match record {
-            Ok(record) => drop(good.insert(key, record)),
-            Err(error) => {
-                let detail = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                unreadable.push(Unreadable { table: R::TABLE, key, detail });
-            }
-        }
-    }
-    Ok(good)
+    Ok(layers::verify(dir, form, depth).err().map(|detail| (FindingClass::LayerContent, detail)))
 }

@@ -26,6 +26,7 @@ use crate::layers;
 use crate::layout::Layout;
 use crate::lock::Share;
 use crate::meta::record::{BlobRecord, SnapshotRecord};
+use crate::partial;
 use crate::recover::entries;
 use crate::remove::forget;
 use crate::store::Store;
@@ -138,6 +139,7 @@ impl Store {
             tracing::debug!(name, "rest of a killed collection");
             layers::remove(&path)?;
         }
+        partial::expire(layout)?;
         if !plan.report.victims.is_empty() {
             self.meta()?.compact()?;
         }

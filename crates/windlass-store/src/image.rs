@@ -243,10 +243,9 @@ pub(crate) fn image(tx: &ReadTx<'_>, id: &Digest, layout: &Layout) -> Result<Opt
         blob: |digest: &str| blobs.get(digest).cloned(),
     };
     image.damage = known.missing(id, &record, layout);
-    let names = tx.all::<NameRecord>()?.into_iter().filter(|(_, name)| name.image == *id);
+    let names = tx.about::<NameRecord>(id)?.into_iter();
     share(&mut image, names.filter_map(|(key, _)| Name::from_key(&key)).collect());
-    let pins = tx.all::<PinRecord>()?.into_iter().map(|(_, record)| record);
-    image.pins = pins.filter(|record| record.image == *id).map(pin).collect();
+    image.pins = tx.about::<PinRecord>(id)?.into_iter().map(|(_, record)| pin(record)).collect();
     image.last_used = tx.get::<UseRecord>(id.as_str())?.map(|used| used.last_used);
     Ok(Some(image))
 }

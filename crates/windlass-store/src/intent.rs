@@ -6,7 +6,7 @@
 //! under the same lock, shared. So either the collector sees the line or the lease sees that the thing is gone.
 //! An intent whose lock can be taken belongs to a dead process and is dropped by recovery.
 //!
-//! Invariants: `what_a_lease_needs_survives_collection`, `the_intent_of_a_dead_process_is_dropped`.
+//! Invariants: `what_a_lease_needs_survives_collection`, `a_killed_pull_costs_only_the_layers_in_flight`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

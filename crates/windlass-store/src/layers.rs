@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use windlass_core::manifest::{self, LayerType};
 
 use crate::error::StoreError;
-use crate::layer::{self, Compression, Extracted, Form, LayerError, LayerSpec, Progress, Settled};
+use crate::layer::{
+    self, Compression, Damage, DamageKind, Depth, Extracted, Form, LayerError, LayerLimits, LayerSpec, Needs, Progress,
+    Settled,
+};
 use crate::meta::record;
 use crate::store::Store;
 use crate::work::LayerKey;
@@ -76,6 +79,43 @@ pub(crate) fn settle(stage: &Path, extracted: &Extracted, lowers: &[PathBuf]) ->
     })
 }
 
+/// What a layer that was unpacked before a crash still needs from below.
+pub(crate) fn needs_of(stage: &Path, limits: &LayerLimits) -> Option<Needs> {
+    let dir = File::open(stage).ok()?;
+    layer::needs_of(dir.as_fd(), limits).ok()
+}
+
+/// Compares a layer with the record that was taken when it was written.
+///
+/// # Errors
+/// What differs, for people: the first entry, and how many more.
+pub(crate) fn verify(dir: &Path, form: record::Form, depth: Depth) -> Result<(), String> {
+    let form = match form {
+        record::Form::Directory => Form::Root,
+        record::Form::UserDirectory => Form::User,
+    };
+    let (mut first, mut count) = (None, 0u64);
+    let mut found = |damage: Damage| {
+        count += 1;
+        first.get_or_insert(damage);
+    };
+    let file = File::open(dir).map_err(|error| error.to_string())?;
+    layer::verify(file.as_fd(), depth, form, &mut found).map_err(|error| error.to_string())?;
+    match first {
+        None => Ok(()),
+        Some(Damage { entry, kind }) => {
+            let what = match kind {
+                DamageKind::Missing => "is missing",
+                DamageKind::Kind => "is of another kind",
+                DamageKind::Size => "has another size",
+                DamageKind::Content => "has other content",
+            };
+            let more = if count > 1 { format!(", and {} more entries differ", count - 1) } else { String::new() };
+            Err(format!("{entry} {what}{more}"))
+        }
+    }
+}
+
 /// Removes whatever stands at `path`: a stage, a layer, a directory of ingests. Nothing there is no error.
 pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
@@ -84,7 +124,11 @@ pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(StoreError::io("open", parent, source)),
     };
-    layer::remove_tree(dir.as_fd(), name.as_bytes()).map_err(|errno| StoreError::io("remove", path, errno))
+    match layer::remove_tree(dir.as_fd(), name.as_bytes()) {
+        // Another collection was at it at the same time.
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(errno) => Err(StoreError::io("remove", path, errno)),
+    }
 }
 
 fn open_dir(path: &Path) -> Result<File, StoreError> {

@@ -9,7 +9,6 @@
 //! `a_commit_without_all_parts_is_refused`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -19,6 +18,7 @@ use jiff::Timestamp;
 use windlass_core::digest::Digest;
 
 use crate::blobs::{self, Ingest, Promise};
+use crate::durable::{self, Each, sync_each};
 use crate::error::StoreError;
 use crate::image::{self, Image};
 use crate::intent::{Intent, sweep_lock};
@@ -28,9 +28,9 @@ use crate::meta::record::{
     BlobKind, BlobRecord, ImageRecord, LayerRecord, ManifestRecord, NameRecord, SnapshotRecord, Source,
 };
 use crate::names::Name;
+use crate::settle::{self, Slot, settle_ready};
 use crate::space;
 use crate::store::{KeepLayers, Store};
-use crate::work::{Slot, settle_ready};
 
 /// Most sources kept for one image, the latest first.
 const SOURCES_MAX: usize = 16;
@@ -91,8 +91,8 @@ pub(crate) struct LeaseInner {
     pub(crate) ingest_dir: PathBuf,
     pub(crate) keep_layers: KeepLayers,
     pub(crate) state: Mutex<LeaseState>,
-    /// Opened when the lease began: the kernel reports through it every write-back error since.
-    root_dir: File,
+    /// Failed syncs of the store when the lease began.
+    failed_syncs: u64,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +118,6 @@ impl Store {
     /// [`StoreError::ReadOnly`], [`StoreError::NoSpace`], I/O errors.
     pub fn begin(&self, options: LeaseOptions) -> Result<PullLease, StoreError> {
         self.meta()?;
-        let root_dir = File::open(self.root()).map_err(|source| StoreError::io("open", self.root(), source))?;
         let intent = Intent::begin(self.layout(), &options.purpose, Timestamp::now())?;
         let ingest_dir = blobs::make_ingest_dir(self.layout(), intent.id())?;
         self.shared.leases.fetch_add(1, Ordering::SeqCst);
@@ -129,7 +128,7 @@ impl Store {
                 ingest_dir,
                 keep_layers: options.keep_layers.unwrap_or(self.options().keep_layers),
                 state: Mutex::default(),
-                root_dir,
+                failed_syncs: self.shared.failed_syncs.load(Ordering::SeqCst),
             }),
         })
     }
@@ -148,7 +147,7 @@ impl Drop for LeaseInner {
         let unfinished = std::mem::take(&mut self.lock().layers);
         let is_full = self.lock().is_full;
         for (chain, slot) in unfinished {
-            crate::work::give_up(&self.store, &chain, slot, is_full);
+            settle::give_up(&self.store, &chain, slot, is_full);
         }
         if let Err(error) = std::fs::remove_dir_all(&self.ingest_dir) {
             tracing::debug!(%error, path = %self.ingest_dir.display(), "ingest left for recovery");
@@ -311,11 +310,34 @@ impl PullLease {
     }
 
     fn make_durable(&self, parts: &Parts) -> Result<(), StoreError> {
+        let failed = &self.inner.store.shared.failed_syncs;
+        if failed.load(Ordering::SeqCst) != self.inner.failed_syncs {
+            // The kernel reports a write-back error once; whose bytes were lost it does not say.
+            let source = std::io::Error::other("an earlier sync failed since this pull began");
+            return Err(StoreError::sync(self.inner.store.root(), source));
+        }
+        let synced = self.sync(parts);
+        if synced.is_err() {
+            failed.fetch_add(1, Ordering::SeqCst);
+        }
+        synced
+    }
+
+    fn sync(&self, parts: &Parts) -> Result<(), StoreError> {
         let store = &self.inner.store;
+        let entries: u64 = parts.layers.values().map(|layer| layer.entries).sum();
+        if durable::one_by_one((parts.blobs.len() + parts.layers.len()) as u64 + entries) {
+            let blobs = parts.blobs.keys().map(|digest| store.layout().blob(digest));
+            let trees = parts.layers.values().map(|layer| store.layout().snapshot(layer.n));
+            if sync_each(&blobs.chain(trees).collect::<Vec<_>>())? == Each::Done {
+                return Ok(());
+            }
+        }
         let others = store.shared.leases.load(Ordering::SeqCst).saturating_sub(1);
         let root = store.root();
         let synced = store.shared.syncs.run(others, || {
-            rustix::fs::syncfs(&self.inner.root_dir).map_err(|errno| std::io::Error::from(errno).to_string())
+            let Some(dir) = &store.shared.root_dir else { return Err("the store is not open for writing".to_owned()) };
+            rustix::fs::syncfs(dir).map_err(|errno| std::io::Error::from(errno).to_string())
         });
         tracing::debug!(layers = parts.layers.len(), blobs = parts.blobs.len(), "synced");
         synced.map_err(|text| StoreError::sync(root, std::io::Error::other(text)))

@@ -52,7 +52,11 @@ impl Lock {
 
     /// Waits until `deadline`. `None`: still held by somebody then.
     pub(crate) fn wait(path: &Path, share: Share, deadline: Instant) -> Result<Option<Lock>, StoreError> {
-        let mut file = open_lock(path)?;
+        let mut file = match share {
+            // Whoever only reads may have no right to write, or stand on a disk that is read-only.
+            Share::Shared => File::open(path).or_else(|_| open_lock(path))?,
+            Share::Alone => open_lock(path)?,
+        };
         let mut pause = PAUSE.0;
         loop {
             file = match Lock::try_on(file, share, path)? {

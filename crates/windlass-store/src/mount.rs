@@ -6,7 +6,7 @@
 //! A mount is noted in `meta/mounts` before it is made: removal and collection see the image as in use until it is
 //! unmounted or the machine is started again.
 //!
-//! Invariants: `a_mounted_image_is_in_use`, `five_hundred_layers_mount`, `without_rights_the_error_says_what_else_to_do`.
+//! Invariants: `a_mounted_image_is_in_use`, `five_hundred_layers_mount`, `an_ordinary_user_keeps_a_store_and_cannot_mount`.
 
 use std::fs;
 use std::io;

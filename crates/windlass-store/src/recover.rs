@@ -10,7 +10,8 @@
 //! | unpacked and finished layers without a record | kept for the next pull | removed: their bytes were never synced |
 //! | blobs without a record | kept, hashed before they are used | removed |
 //!
-//! Invariants: `a_finished_layer_survives_a_kill_but_not_a_reboot`, `the_intent_of_a_dead_process_is_dropped`.
+//! Invariants: `a_finished_layer_survives_a_kill_but_not_a_reboot`,
+//! `a_killed_pull_costs_only_the_layers_in_flight`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,6 +27,7 @@ use crate::layout::{Layout, Sync, write_whole};
 use crate::lock::{Share, boot_id};
 use crate::meta::Meta;
 use crate::meta::record::{BlobRecord, SnapshotRecord};
+use crate::partial::{self, PARTIAL};
 use crate::pending;
 
 /// What opening had to put right.
@@ -52,7 +54,7 @@ enum Boot {
 }
 
 /// Recovers if there is anything to recover.
-pub(crate) fn run(layout: &Layout, meta: &Meta) -> Result<Recovered, StoreError> {
+pub(crate) fn run(layout: &Layout, meta: &Meta, keep_above: Option<u64>) -> Result<Recovered, StoreError> {
     let boot = noted_boot(layout);
     if boot == Boot::Same && intent::dead(layout)?.is_empty() {
         return Ok(Recovered::default());
@@ -64,7 +66,8 @@ pub(crate) fn run(layout: &Layout, meta: &Meta) -> Result<Recovered, StoreError>
         remove_file(&path)?;
         recovered.dead_pulls += 1;
     }
-    drop_ingests(layout)?;
+    drop_ingests(layout, keep_above)?;
+    partial::expire(layout)?;
     recovered.stages = drop_stages(layout)?;
     let needed = intent::needed(layout)?;
     let (snapshots, blobs) = meta.read(|tx| Ok((tx.all::<SnapshotRecord>()?, tx.all::<BlobRecord>()?)))?;
@@ -100,9 +103,12 @@ fn noted_boot(layout: &Layout) -> Boot {
 }
 
 /// Removes ingest directories whose lease is gone.
-fn drop_ingests(layout: &Layout) -> Result<(), StoreError> {
+fn drop_ingests(layout: &Layout, keep_above: Option<u64>) -> Result<(), StoreError> {
     for (name, path) in entries(&layout.ingest())? {
-        if !layout.intents().join(&name).exists() {
+        if name != PARTIAL && !layout.intents().join(&name).exists() {
+            if let Some(above_bytes) = keep_above {
+                partial::rescue(layout, &path, above_bytes)?;
+            }
             layers::remove(&path)?;
         }
     }

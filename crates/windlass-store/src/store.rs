@@ -7,9 +7,10 @@
 //!
 //! Invariants: `opening_for_reading_creates_nothing`, `a_newer_format_is_refused_untouched`.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use crate::error::StoreError;
@@ -94,6 +95,10 @@ pub(crate) struct Shared {
     meta: Option<Meta>,
     pub(crate) options: StoreOptions,
     pub(crate) syncs: SyncGroup,
+    /// Opened first: the kernel reports through it every write-back error since.
+    pub(crate) root_dir: Option<File>,
+    /// How many syncs failed. A lease that saw another number at its beginning may have lost bytes.
+    pub(crate) failed_syncs: AtomicU64,
     pub(crate) flights: Flights,
     /// Leases of this process that have not committed yet.
     pub(crate) leases: AtomicUsize,
@@ -126,17 +131,30 @@ impl Store {
                     layout.create()?;
                     drop(meta.prepare(lock, options.hold)?);
                 }
-                let recovered = recover::run(&layout, &meta)?;
+                let recovered = match recover::run(&layout, &meta, options.keep_partial_above_bytes) {
+                    // Left for `fsck`, which can open the store then; every look-up says the same.
+                    Err(error @ StoreError::Meta { .. }) => {
+                        tracing::error!(%error, "store not recovered");
+                        Recovered::default()
+                    }
+                    other => other?,
+                };
                 (Some(meta), recovered)
             }
         };
         let records = PullRecords::new(&layout.image_manager());
+        let root_dir = match meta {
+            Some(_) => Some(File::open(root).map_err(|source| StoreError::io("open", root, source))?),
+            None => None,
+        };
         Ok(Store {
             shared: Arc::new(Shared {
                 layout,
                 meta,
                 options,
                 syncs: SyncGroup::default(),
+                root_dir,
+                failed_syncs: AtomicU64::new(0),
                 flights: Flights::default(),
                 leases: AtomicUsize::new(0),
                 records,

@@ -59,3 +59,44 @@ impl BufRead for Tee<'_> {
         self.input.consume(count);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blobs::Promise;
+    use crate::layout::Layout;
+    use windlass_core::digest::Digest;
+
+    #[test]
+    fn the_copy_is_what_was_consumed() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path());
+        layout.create().unwrap();
+        let bytes = b"some bytes of a layer";
+        let promise = Promise { digest: Digest::sha256(bytes), size_bytes: bytes.len() as u64 };
+        let mut input: &[u8] = bytes;
+        let mut tee = Tee::new(&mut input, Ingest::begin(&layout.ingest(), promise.clone()).unwrap());
+        let mut first = [0; 4];
+        tee.read_exact(&mut first).unwrap();
+        // Looked at twice, consumed once.
+        assert_eq!(tee.fill_buf().unwrap(), &bytes[4..]);
+        assert_eq!(tee.fill_buf().unwrap(), &bytes[4..]);
+        let mut rest = Vec::new();
+        tee.read_to_end(&mut rest).unwrap();
+        tee.end().unwrap().publish(&layout).unwrap();
+        assert_eq!(std::fs::read(layout.blob(&promise.digest)).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_copy_that_grows_too_long_ends_the_stream() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path());
+        layout.create().unwrap();
+        let promise = Promise { digest: Digest::sha256(b"short"), size_bytes: 5 };
+        let mut input: &[u8] = b"much longer";
+        let mut tee = Tee::new(&mut input, Ingest::begin(&layout.ingest(), promise).unwrap());
+        let mut rest = Vec::new();
+        tee.read_to_end(&mut rest).unwrap_err();
+        assert!(matches!(tee.end(), Err(StoreError::SizeMismatch { .. })));
+    }
+}

@@ -8,30 +8,30 @@
 //! A claim that another pull holds does not block what that pull waits for: try all layers first
 //! ([`PullLease::try_claim_layer`]) and wait only when nothing else is left.
 //!
-//! Invariants: `two_leases_share_a_layer`, `a_layer_out_of_order_is_settled_when_its_parent_is`,
+//! Invariants: `two_leases_share_a_layer`, `layers_out_of_order_are_settled_when_their_parents_are`,
 //! `dropped_work_leaves_nothing`.
 
-use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, RenameFlags};
 use windlass_core::digest::Digest;
 use windlass_core::reason::Reason;
 
 use crate::blobs::{Ingest, Promise};
-use crate::claim::{Claim, Left, Note, find_finished, snapshot_numbers};
+use crate::claim::{Claim, Left, find_finished};
 use crate::error::StoreError;
 use crate::intent::sweep_lock;
 use crate::layer::Progress;
-use crate::layer::{Extracted, Settled};
+use crate::layer::{Extracted, LayerError};
 use crate::layers::{self, TREE, Threads};
-use crate::layout::{Layout, make_dir};
+use crate::layout::make_dir;
 use crate::lease::{LeaseInner, PullLease};
-use crate::lock::{Share, boot_id};
+use crate::lock::Share;
 use crate::meta::record::{BlobKind, LayerRecord, SnapshotRecord};
+use crate::partial::{self, Partial};
 use crate::pending;
+use crate::settle::{Slot, Waiting, discard, settle_one, settle_ready, take_ready};
 use crate::store::{KeepLayers, Store};
 use crate::tee::Tee;
 
@@ -70,29 +70,6 @@ pub enum LayerClaim {
     Present,
     /// It is this caller's to unpack.
     Work(LayerWork),
-}
-
-/// How a layer of a lease stands.
-#[derive(Debug)]
-pub(crate) enum Slot {
-    /// In the database.
-    Recorded { n: u64, parent: Option<Digest> },
-    /// In `snapshots/`, not recorded yet.
-    Finished { n: u64, note: Note },
-    /// A [`LayerWork`] is out.
-    Working,
-    /// Unpacked, waiting for lower layers.
-    Extracted(Box<Waiting>),
-    /// A thread is settling it.
-    Settling,
-}
-
-/// A layer that is unpacked and waits for its lower layers.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    claim: Claim,
-    key: LayerKey,
-    extracted: Extracted,
 }
 
 /// Work on one layer. Dropped, nothing of it stays and others may claim it.
@@ -149,7 +126,9 @@ impl PullLease {
             return Ok(Some(self.present(chain, Slot::Finished { n, note })));
         }
         let stage = store.layout().stage(chain);
-        match pending::read(&stage, chain, &key.layer.diff_id).filter(|_| left == Left::Unknown) {
+        let limits = &store.options().limits;
+        let unpacked = pending::read(&stage, chain, &key.layer.diff_id, limits);
+        match unpacked.filter(|_| left == Left::Unknown) {
             Some(extracted) => self.resume(Waiting { claim, key: key.clone(), extracted }).map(Some),
             None => self.work(key, claim, left).map(|work| Some(LayerClaim::Work(work))),
         }
@@ -188,6 +167,15 @@ impl PullLease {
         }
     }
 
+    /// Settles unpacked layers whose lower layers were finished by other pulls. To be called after a claim that waited
+    /// answered `Present`: another pull may be waiting for what can be finished only now.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn settle(&self) -> Result<Unpacked, StoreError> {
+        Ok(Unpacked { again: settle_ready(&self.inner)? })
+    }
+
     fn present(&self, chain: &Digest, slot: Slot) -> LayerClaim {
         self.inner.lock().layers.insert(chain.clone(), slot);
         LayerClaim::Present
@@ -221,6 +209,11 @@ fn recorded(store: &Store, chain: &Digest) -> Result<Option<Slot>, StoreError> {
 }
 
 impl LayerWork {
+    /// Work on a layer whose lower layers, topmost first, are at hand.
+    pub(crate) fn again(lease: Arc<LeaseInner>, key: LayerKey, claim: Claim, lowers: Vec<PathBuf>) -> LayerWork {
+        LayerWork { lease, key, claim: Some(claim), lowers: Some(lowers), threads: Threads::One }
+    }
+
     /// The layer.
     pub fn key(&self) -> &LayerKey {
         &self.key
@@ -229,6 +222,13 @@ impl LayerWork {
     /// Whether it is unpacked once more because its lower layers had to be at hand.
     pub fn is_again(&self) -> bool {
         self.lowers.is_some()
+    }
+
+    /// The beginning of the blob that an earlier pull left, where that is configured. Give [`LayerWork::unpack`] these
+    /// bytes and then the rest; an error other than of the input throws the beginning away.
+    pub fn partial(&self) -> Option<Partial> {
+        self.lease.store.options().keep_partial_above_bytes?;
+        partial::open(self.lease.store.layout(), &self.key.layer.blob, self.key.layer.size_bytes)
     }
 
     /// Says on how many threads it is unpacked; one unless said otherwise.
@@ -251,28 +251,54 @@ impl LayerWork {
         unpacked
     }
 
+    /// Whether the blob is copied while it is unpacked: to keep it, or so that a cut-off beginning can be kept.
+    fn is_copied(&self) -> bool {
+        let keep_above = self.lease.store.options().keep_partial_above_bytes;
+        self.lease.keep_layers == KeepLayers::Yes || keep_above.is_some_and(|above| self.key.layer.size_bytes >= above)
+    }
+
+    fn extract_and_copy(
+        &self,
+        input: &mut dyn BufRead,
+        stage: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Extracted, StoreError> {
+        let store = &self.lease.store;
+        let promise = Promise { digest: self.key.layer.blob.clone(), size_bytes: self.key.layer.size_bytes };
+        let mut tee = Tee::new(input, Ingest::begin(&self.lease.ingest_dir, promise.clone())?);
+        let lowers = self.lowers.as_deref();
+        let extracted = layers::extract(&mut tee, &self.key, store, stage, lowers, self.threads, progress);
+        // A copy that could not be written made the reading stop: its error is the cause.
+        let copy = tee.end()?;
+        match extracted {
+            Ok(extracted) => {
+                partial::forget(store.layout(), &promise.digest);
+                if self.lease.keep_layers == KeepLayers::Yes {
+                    copy.publish(store.layout())?;
+                    PullLease { inner: self.lease.clone() }.hold(promise, BlobKind::Layer);
+                }
+                Ok(extracted)
+            }
+            Err(error) => {
+                match store.options().keep_partial_above_bytes {
+                    Some(above) if is_cut_off(&error) => copy.keep_beginning(store.layout(), above)?,
+                    Some(_) | None => partial::forget(store.layout(), &promise.digest),
+                }
+                Err(error)
+            }
+        }
+    }
+
     fn run(mut self, input: &mut dyn BufRead, progress: &dyn Progress) -> Result<Unpacked, StoreError> {
         let store = self.lease.store.clone();
         let layout = store.layout();
         let stage = layout.stage(&self.key.layer.chain_id);
         layers::remove(&stage)?;
         make_dir(&stage)?;
-        let extracted = match self.lease.keep_layers {
-            KeepLayers::No => {
-                layers::extract(input, &self.key, &store, &stage, self.lowers.as_deref(), self.threads, progress)?
-            }
-            KeepLayers::Yes => {
-                let promise = Promise { digest: self.key.layer.blob.clone(), size_bytes: self.key.layer.size_bytes };
-                let mut tee = Tee::new(input, Ingest::begin(&self.lease.ingest_dir, promise.clone())?);
-                let lowers = self.lowers.as_deref();
-                let extracted = layers::extract(&mut tee, &self.key, &store, &stage, lowers, self.threads, progress);
-                // A copy that could not be written made the reading stop: its error is the cause.
-                let copy = tee.end()?;
-                let extracted = extracted?;
-                copy.publish(layout)?;
-                PullLease { inner: self.lease.clone() }.hold(promise, BlobKind::Layer);
-                extracted
-            }
+        let extracted = if self.is_copied() {
+            self.extract_and_copy(input, &stage, progress)?
+        } else {
+            layers::extract(input, &self.key, &store, &stage, self.lowers.as_deref(), self.threads, progress)?
         };
         if !extracted.needs.is_empty() {
             pending::write(&stage, &self.key.layer.chain_id, &self.key.layer.diff_id, &extracted)?;
@@ -286,160 +312,17 @@ impl LayerWork {
     }
 }
 
+/// Whether the bytes stopped, rather than being wrong.
+fn is_cut_off(error: &StoreError) -> bool {
+    let StoreError::Layer { source, .. } = error else { return false };
+    matches!(source, LayerError::Input { .. } | LayerError::Canceled)
+}
+
 impl Drop for LayerWork {
     fn drop(&mut self) {
         if let Some(claim) = self.claim.take() {
             self.lease.lock().layers.remove(&self.key.layer.chain_id);
             discard(&self.lease.store, &self.key.layer.chain_id, claim);
-        }
-    }
-}
-
-/// Removes what a claim's holder left and gives the claim up.
-fn discard(store: &Store, chain: &Digest, claim: Claim) {
-    if let Err(error) = layers::remove(&store.layout().stage(chain)) {
-        tracing::debug!(%error, %chain, "stage left for recovery");
-    }
-    claim.abandon();
-    store.shared.flights.ring();
-}
-
-/// A lease ends: a layer that waits for lower ones stays for the next pull, until it is collected; on a full disk it
-/// goes at once.
-pub(crate) fn give_up(store: &Store, chain: &Digest, slot: Slot, is_full: bool) {
-    match slot {
-        Slot::Extracted(waiting) if is_full => discard(store, chain, waiting.claim),
-        Slot::Extracted(waiting) => drop(waiting.claim),
-        // Work and settling hold the lease, so they cannot be out here.
-        Slot::Recorded { .. } | Slot::Finished { .. } | Slot::Working | Slot::Settling => {}
-    }
-}
-
-/// Settles and finishes every layer whose lower layers are all finished. Returns those to be unpacked again.
-pub(crate) fn settle_ready(lease: &Arc<LeaseInner>) -> Result<Vec<LayerWork>, StoreError> {
-    let mut again = Vec::new();
-    while let Some((waiting, lowers)) = take_ready(lease, None) {
-        again.extend(settle_one(lease, waiting, lowers)?);
-    }
-    Ok(again)
-}
-
-/// Settles and finishes a layer, or hands it back to be unpacked again.
-fn settle_one(
-    lease: &Arc<LeaseInner>,
-    waiting: Waiting,
-    lowers: Vec<PathBuf>,
-) -> Result<Option<LayerWork>, StoreError> {
-    let chain = waiting.key.layer.chain_id.clone();
-    match finish(lease, waiting, &lowers) {
-        Outcome::Finished(n, note) => {
-            lease.lock().layers.insert(chain, Slot::Finished { n, note });
-            lease.store.shared.flights.ring();
-            Ok(None)
-        }
-        Outcome::Again(key, claim) => {
-            lease.lock().layers.insert(chain, Slot::Working);
-            let (claim, lowers) = (Some(claim), Some(lowers));
-            Ok(Some(LayerWork { lease: lease.clone(), key, claim, lowers, threads: Threads::One }))
-        }
-        Outcome::Failed(error, claim) => {
-            lease.lock().layers.remove(&chain);
-            discard(&lease.store, &chain, claim);
-            Err(error)
-        }
-    }
-}
-
-/// Takes a layer that can be settled, `only` that one if given, with the trees of its lower layers, topmost first.
-fn take_ready(lease: &LeaseInner, only: Option<&Digest>) -> Option<(Waiting, Vec<PathBuf>)> {
-    let layout = lease.store.layout();
-    let mut state = lease.lock();
-    let wanted = state.layers.iter().filter(|(chain, _)| only.is_none_or(|only| only == *chain));
-    let ready = wanted.into_iter().find_map(|(chain, slot)| match slot {
-        Slot::Extracted(waiting) if waiting.extracted.needs.is_empty() => Some((chain.clone(), Vec::new())),
-        Slot::Extracted(waiting) => {
-            let lowers = lowers(layout, &state.layers, waiting.key.parent.as_ref())?;
-            Some((chain.clone(), lowers))
-        }
-        Slot::Recorded { .. } | Slot::Finished { .. } | Slot::Working | Slot::Settling => None,
-    });
-    let (chain, lowers) = ready?;
-    match state.layers.insert(chain, Slot::Settling) {
-        Some(Slot::Extracted(waiting)) => Some((*waiting, lowers)),
-        Some(Slot::Recorded { .. } | Slot::Finished { .. } | Slot::Working | Slot::Settling) | None => None,
-    }
-}
-
-/// The trees below a layer, topmost first; `None` while one of them is not finished.
-fn lowers(layout: &Layout, layers: &BTreeMap<Digest, Slot>, parent: Option<&Digest>) -> Option<Vec<PathBuf>> {
-    let mut trees = Vec::new();
-    let mut next = parent;
-    while let Some(chain) = next {
-        let n = match layers.get(chain)? {
-            Slot::Recorded { n, parent } => {
-                next = parent.as_ref();
-                *n
-            }
-            Slot::Finished { n, note } => {
-                next = note.parent.as_ref();
-                *n
-            }
-            Slot::Working | Slot::Extracted(_) | Slot::Settling => return None,
-        };
-        trees.push(layout.snapshot(n).join(TREE));
-    }
-    Some(trees)
-}
-
-enum Outcome {
-    /// It could not be settled or placed.
-    Failed(StoreError, Claim),
-    /// It stands in `snapshots/<n>`.
-    Finished(u64, Note),
-    /// It must be unpacked with its lower layers at hand.
-    Again(LayerKey, Claim),
-}
-
-/// Settles a layer and moves it from its stage into `snapshots/`.
-fn finish(lease: &LeaseInner, waiting: Waiting, lowers: &[PathBuf]) -> Outcome {
-    let Waiting { claim, key, extracted } = waiting;
-    let layout = lease.store.layout();
-    let stage = layout.stage(&key.layer.chain_id);
-    match layers::settle(&stage, &extracted, lowers) {
-        Ok(Settled::Done) => {}
-        Ok(Settled::Redo) => return Outcome::Again(key, claim),
-        Err(error) => return Outcome::Failed(error, claim),
-    }
-    let note = Note {
-        chain_id: key.layer.chain_id.clone(),
-        diff_id: key.layer.diff_id.clone(),
-        parent: key.parent,
-        form: layers::form(),
-        size_bytes: extracted.unpacked_bytes,
-        entries: extracted.entries,
-        boot_id: boot_id().to_owned(),
-    };
-    match note.write(&stage).and_then(|()| place(layout, &stage)) {
-        Ok(n) => {
-            if let Err(error) = claim.finished(n) {
-                // The layer stands; that its claim does not say so costs a search at most.
-                tracing::debug!(%error, "claim not marked");
-            }
-            Outcome::Finished(n, note)
-        }
-        Err(error) => Outcome::Failed(error, claim),
-    }
-}
-
-/// Renames a stage to the next free number in `snapshots/`.
-fn place(layout: &Layout, stage: &Path) -> Result<u64, StoreError> {
-    let mut n = snapshot_numbers(layout)?.into_iter().max().unwrap_or(0);
-    loop {
-        n += 1;
-        match rustix::fs::renameat_with(CWD, stage, CWD, layout.snapshot(n), RenameFlags::NOREPLACE) {
-            Ok(()) => return Ok(n),
-            Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => {}
-            Err(errno) => return Err(StoreError::io("rename", stage, errno)),
         }
     }
 }

@@ -222,6 +222,33 @@ fn evidence_is_kept_in_quarantine() {
 }
 
 #[test]
+fn a_destroyed_database_is_put_aside() {
+    type Change = fn(&mut Vec<u8>);
+    let table: [(&str, Change); 4] = [
+        ("overwritten", |bytes| bytes.fill(7)),
+        ("header overwritten", |bytes| bytes[..64].fill(0)),
+        ("cut", |bytes| bytes.truncate(5000)),
+        ("empty", Vec::clear),
+    ];
+    for (what, change) in table {
+        let root = tempfile::tempdir().unwrap();
+        let image = small(NAME);
+        image.pull(&open(root.path())).unwrap();
+        rewrite(&root.path().join("meta/store.redb"), change);
+        // As after a restart of the machine, when everything is looked at.
+        fs::remove_file(root.path().join("meta/boot")).unwrap();
+        let store = open(root.path());
+        assert_eq!(store.find(NAME).unwrap_err().reason(), windlass_core::reason::Reason::InspectFailed, "{what}");
+        assert_eq!(store.fsck(Depth::Quick, Repair::No).unwrap().verdict(), Verdict::Damaged, "{what}");
+        assert_eq!(store.fsck(Depth::Quick, Repair::Yes).unwrap().verdict(), Verdict::Repaired, "{what}");
+        assert!(!present(&store, NAME), "{what}");
+        assert_eq!(image.pull(&store).unwrap().1, 0, "{what}: layers of this boot are found again");
+        assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().findings, [], "{what}");
+        assert_eq!(fs::read_dir(root.path().join("quarantine/meta")).unwrap().count(), 1, "{what}");
+    }
+}
+
+#[test]
 fn a_record_that_does_not_decode_names_its_key() {
     let root = tempfile::tempdir().unwrap();
     let image = small(NAME);

@@ -30,7 +30,7 @@ impl Drop for Small {
 
 #[expect(clippy::print_stderr, reason = "a test that did not run must be seen")]
 fn skipped(what: &str) {
-    eprintln!("SKIPPED: {what}");
+    eprintln!("SKIPPED store::full: {what}");
 }
 
 fn tmpfs(options: &str) -> Option<Small> {

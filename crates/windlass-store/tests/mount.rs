@@ -3,17 +3,64 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use support::{TestImage, open, small};
 use windlass_core::reason::Reason;
-use windlass_store::{GcRequest, SetUserId};
+use windlass_store::{Depth, GcRequest, Repair, SetUserId};
 
 const NAME: &str = "registry.example/team/app:1";
 
-/// Whether this process may mount an overlay; if not, says so.
+const USER_ROOT: &str = "WINDLASS_TEST_USER_ROOT";
+/// The user that owns nothing.
+const NOBODY: u32 = 65534;
+
+/// Run by [`an_ordinary_user_keeps_a_store_and_cannot_mount`] as an ordinary user.
+#[test]
+fn as_user() {
+    let Some(root) = std::env::var_os(USER_ROOT) else { return };
+    let root = Path::new(&root);
+    let store = open(&root.join("store"));
+    let image = small(NAME);
+    image.pull(&store).unwrap();
+    assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().findings, []);
+    let target = root.join("at");
+    fs::create_dir(&target).unwrap();
+    let error = store.mount(NAME, &target, SetUserId::Honoured).unwrap_err();
+    assert_eq!(error.reason(), Reason::NotPermitted, "{error}");
+    assert!(error.to_string().contains("windlass unpack"), "{error}");
+    assert_eq!(store.mounted_at(&image.id()).unwrap().len(), 0);
+    store.remove(NAME).unwrap();
+    assert_eq!(fs::read_dir(root.join("store/snapshots")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_ordinary_user_keeps_a_store_and_cannot_mount() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("user");
+    fs::create_dir(&root).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "as_user"]).env(USER_ROOT, &root);
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&root, Some(NOBODY), Some(NOBODY)).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        child.uid(NOBODY).gid(NOBODY);
+    }
+    match child.output() {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+        Err(error) => skipped(&format!("an ordinary user cannot run this test binary: {error}")),
+    }
+}
+
 #[expect(clippy::print_stderr, reason = "a test that did not run must be seen")]
+fn skipped(what: &str) {
+    eprintln!("SKIPPED store::mount: {what}");
+}
+
+/// Whether this process may mount an overlay; if not, says so.
 fn may_mount() -> bool {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir.path().join("store"));
@@ -28,7 +75,7 @@ fn may_mount() -> bool {
         Err(error) => {
             assert_eq!(error.reason(), Reason::NotPermitted, "{error}");
             assert!(error.to_string().contains("windlass unpack"), "{error}");
-            eprintln!("SKIPPED: no right to mount here ({error})");
+            skipped(&format!("no right to mount here ({error})"));
             false
         }
     }

@@ -210,13 +210,14 @@ fn two_processes_fetch_each_layer_once() {
 fn a_killed_pull_costs_only_the_layers_in_flight() {
     let root = tempfile::tempdir().unwrap();
     drop(open(root.path()));
-    let mut random = Random(20_261_120);
+    let seed = std::env::var("WINDLASS_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_120);
+    let mut random = Random(seed);
     let (mut unpacked, mut done) = (BTreeSet::new(), BTreeSet::new());
     let mut cut = 0;
     for round in 0..ROUNDS {
         let moment = Moment { lines: random.next() as usize % 6, then: Duration::from_micros(random.next() % 8000) };
         let heard = run_and_kill(root.path(), Some(moment));
-        cut += usize::from(!heard.iter().any(|line| line.starts_with("done")));
+        cut += usize::from(heard.iter().filter(|line| line.starts_with("done")).count() as u64 != IMAGES);
         for line in heard {
             match line.split_once(' ') {
                 Some(("fetch", chain)) => assert!(!unpacked.contains(chain), "round {round}: {chain} fetched again"),
@@ -237,7 +238,7 @@ fn a_killed_pull_costs_only_the_layers_in_flight() {
             (unpacked, done) = (BTreeSet::new(), BTreeSet::new());
         }
     }
-    assert!(cut >= 5, "only {cut} kills fell before the first commit");
+    assert!(cut >= 5, "only {cut} kills fell before the last commit");
     let heard = run_and_kill(root.path(), None);
     assert!(heard.iter().filter_map(|line| line.strip_prefix("fetch ")).all(|chain| !unpacked.contains(chain)));
     let store = open(root.path());

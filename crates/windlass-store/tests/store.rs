@@ -155,6 +155,40 @@ fn what_does_not_hash_never_leaves_ingest() {
 }
 
 #[test]
+fn one_byte_too_many_stops_the_reading() {
+    /// Gives pieces of 100 bytes without end, and counts them.
+    struct Endless(usize);
+
+    impl std::io::Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0 += 1;
+            let count = buffer.len().min(100);
+            buffer[..count].fill(0);
+            Ok(count)
+        }
+    }
+
+    let root = tempfile::tempdir().unwrap();
+    let lease = open(root.path()).begin(LeaseOptions::pull(NAME)).unwrap();
+    let mut endless = Endless(0);
+    let digest = Digest::sha256(b"promised");
+    let error = lease.put_blob_from(BlobKind::Config, &digest, 1000, &mut endless).unwrap_err();
+    assert_eq!((error.reason(), endless.0), (Reason::SizeMismatch, 11));
+}
+
+#[test]
+fn a_store_that_was_moved_is_the_same_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    small(NAME).pull(&open(&here)).unwrap();
+    fs::rename(&here, &there).unwrap();
+    let store = open(&there);
+    assert_eq!(store.find(NAME).unwrap().unwrap().damage, None);
+    assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().findings, []);
+    small("registry.example/team/next:1").pull(&store).unwrap();
+}
+
+#[test]
 fn whatever_names_an_image_finds_it() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
@@ -320,6 +354,86 @@ fn layers_are_kept_where_that_is_asked_for() {
     assert!(store.open_blob(&kept.keys[0].layer.blob).unwrap().is_none());
 }
 
+/// Gives the bytes it has and then fails, as a connection that is cut does.
+struct CutOff<'a>(&'a [u8]);
+
+impl std::io::Read for CutOff<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match std::io::Read::read(&mut self.0, buffer)? {
+            0 => Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
+            count => Ok(count),
+        }
+    }
+}
+
+fn keeping_partials(root: &Path) -> Store {
+    let mut options = StoreOptions::default();
+    options.keep_partial_above_bytes = Some(100_000);
+    Store::open(root, options).unwrap()
+}
+
+/// A layer whose blob has more than a megabyte.
+fn incompressible() -> TestImage {
+    let mut state = 1u64;
+    let bytes: Vec<u8> = (0..1_200_000)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as u8
+        })
+        .collect();
+    TestImage::new(NAME, &[&[("big", &bytes)]])
+}
+
+fn claim(store: &Store, image: &TestImage) -> windlass_store::LayerWork {
+    let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();
+    match lease.claim_layer(&image.keys[0], &|| false).unwrap() {
+        LayerClaim::Work(work) => work,
+        LayerClaim::Present => panic!("present"),
+    }
+}
+
+fn cut_off(store: &Store, image: &TestImage, at: usize) {
+    let mut input = std::io::BufReader::new(CutOff(&image.blobs[0][..at]));
+    claim(store, image).unpack(&mut input, &()).unwrap_err();
+}
+
+#[test]
+fn the_beginning_of_a_large_layer_is_used_again() {
+    let root = tempfile::tempdir().unwrap();
+    let store = keeping_partials(root.path());
+    let image = incompressible();
+    assert!(claim(&store, &image).partial().is_none());
+    cut_off(&store, &image, 700_000);
+    let work = claim(&store, &image);
+    let begun = work.partial().unwrap();
+    let at = usize::try_from(begun.size_bytes).unwrap();
+    assert!((600_000..=700_000).contains(&at), "{at} bytes were kept");
+    let rest = &image.blobs[0][at..];
+    let mut input = std::io::BufReader::new(std::io::Read::chain(begun.file, rest));
+    let unpacked = work.unpack(&mut input, &()).unwrap();
+    assert!(unpacked.again.is_empty());
+    assert_eq!(fs::read_dir(root.path().join("ingest/partial")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(root.path().join("blobs/sha256")).unwrap().count(), 0, "the blob itself is not kept");
+    cut_off(&open(root.path()), &small("registry.example/other:1"), 20);
+    assert_eq!(fs::read_dir(root.path().join("ingest/partial")).unwrap().count(), 0, "too small to keep");
+}
+
+#[test]
+fn a_wrong_beginning_is_thrown_away() {
+    let root = tempfile::tempdir().unwrap();
+    let store = keeping_partials(root.path());
+    let mut image = incompressible();
+    let whole = image.blobs[0].clone();
+    image.blobs[0][300_000] ^= 1;
+    cut_off(&store, &image, 700_000);
+    let work = claim(&store, &image);
+    let begun = work.partial().unwrap();
+    let rest = &whole[usize::try_from(begun.size_bytes).unwrap()..];
+    let mut input = std::io::BufReader::new(std::io::Read::chain(begun.file, rest));
+    assert_eq!(work.unpack(&mut input, &()).unwrap_err().reason(), Reason::DigestMismatch);
+    assert!(claim(&store, &image).partial().is_none());
+}
+
 #[test]
 fn a_damaged_image_is_not_present() {
     let root = tempfile::tempdir().unwrap();
@@ -441,4 +555,25 @@ fn a_thousand_images_open_and_list_quickly() {
     assert!(store.find("registry.example/app:500").unwrap().is_some());
     let found = begin.elapsed();
     assert!(opened < Duration::from_secs(2) && listed < Duration::from_secs(2), "{opened:?} {listed:?} {found:?}");
+}
+
+#[test]
+fn a_daemon_reads_while_it_writes_and_collects() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = StoreOptions::default();
+    options.hold = windlass_store::Hold::Life;
+    let store = Store::open(root.path(), options).unwrap();
+    let images: Vec<TestImage> = (0..6).map(|n| small(&format!("registry.example/app:{n}"))).collect();
+    std::thread::scope(|scope| {
+        for image in &images {
+            scope.spawn(|| {
+                image.pull(&store).unwrap();
+                assert!(store.find(&image.name()).unwrap().is_some());
+                store.gc(&GcRequest::sweep()).unwrap();
+                store.remove(&image.name()).unwrap();
+            });
+        }
+    });
+    assert!(store.images().unwrap().is_empty());
+    assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().findings, []);
 }

@@ -6,12 +6,15 @@
 //! Each value is strict JSON of one type per table, so that a record can be read by people and unknown fields stop
 //! an older version instead of being lost. The version of all tables together is in `meta/format` and in [`FORMAT_KEY`].
 //!
-//! Invariants: `a_record_that_does_not_decode_names_its_key`, `an_unclean_database_is_repaired_on_the_next_read`.
+//! Invariants: `a_record_that_does_not_decode_names_its_key`,
+//! `a_database_that_a_killed_process_left_open_is_repaired`.
 
 pub(crate) mod record;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+use windlass_core::digest::Digest;
 
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
@@ -44,7 +47,8 @@ pub(crate) struct Meta {
     path: PathBuf,
     root: PathBuf,
     lock: RootLock,
-    held: Option<Mutex<Held>>,
+    /// Readers and writers share it, redb orders them; only compaction wants it alone.
+    held: Option<RwLock<Held>>,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,7 @@ impl Meta {
         match hold {
             Hold::Transaction => Ok(Some(lock)),
             Hold::Life => {
-                self.held = Some(Mutex::new(Held { database: self.open()?, _lock: lock }));
+                self.held = Some(RwLock::new(Held { database: self.open()?, _lock: lock }));
                 Ok(None)
             }
         }
@@ -93,6 +97,17 @@ impl Meta {
         })?;
         drop(database);
         std::fs::rename(&fresh, &self.path).map_err(|source| StoreError::io("rename", &fresh, source))
+    }
+
+    /// Moves a damaged database to `aside` and begins an empty one.
+    pub(crate) fn replace(&self, aside: &Path) -> Result<(), StoreError> {
+        if self.held.is_some() {
+            // Whoever holds it for life could open it, so it is not the file that is damaged.
+            return Err(StoreError::ReadOnly { root: self.root.clone() });
+        }
+        let _lock = self.lock.take(Share::Alone)?;
+        std::fs::rename(&self.path, aside).map_err(|source| StoreError::io("quarantine", &self.path, source))?;
+        self.create()
     }
 
     fn check_version(&self) -> Result<(), StoreError> {
@@ -179,10 +194,18 @@ impl Meta {
             return Ok(());
         }
         if let Some(held) = &self.held {
-            return guard(held).database.compact().map(drop).map_err(|error| self.fail(error));
+            return self.compacted(held.write().unwrap_or_else(PoisonError::into_inner).database.compact());
         }
         let _lock = self.lock.take(Share::Alone)?;
-        self.open()?.compact().map(drop).map_err(|error| self.fail(error))
+        self.compacted(self.open()?.compact())
+    }
+
+    /// Readers at work stop a compaction, which is no error: the next collection tries again.
+    fn compacted(&self, outcome: Result<bool, redb::CompactionError>) -> Result<(), StoreError> {
+        match outcome {
+            Err(redb::CompactionError::Storage(error)) => Err(self.fail(error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn transact<T>(
@@ -217,8 +240,8 @@ impl Meta {
 pub(crate) type Sound<R> = (String, Result<R, StoreError>);
 
 /// A thread that panicked inside a transaction left the database sound: the transaction rolled back.
-fn guard(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
+fn guard(held: &RwLock<Held>) -> RwLockReadGuard<'_, Held> {
+    held.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A consistent state being read.
@@ -243,6 +266,20 @@ impl ReadTx<'_> {
             all.push((key.value().to_owned(), record::decode(key.value(), value.value())?));
         }
         Ok(all)
+    }
+
+    /// Records about one image, of tables whose first field names it: the others are not even decoded.
+    pub(crate) fn about<R: Record>(&self, image: &Digest) -> Result<Vec<(String, R)>, StoreError> {
+        let Some(table) = self.table::<R>()? else { return Ok(Vec::new()) };
+        let beginning = record::beginning(image);
+        let mut found = Vec::new();
+        for pair in table.iter().map_err(|error| self.meta.fail(error))? {
+            let (key, value) = pair.map_err(|error| self.meta.fail(error))?;
+            if value.value().starts_with(beginning.as_bytes()) {
+                found.push((key.value().to_owned(), record::decode(key.value(), value.value())?));
+            }
+        }
+        Ok(found)
     }
 
     /// Every key of a table, and whether its record decodes.

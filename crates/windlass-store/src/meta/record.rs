@@ -166,6 +166,11 @@ pub(crate) struct PinRecord {
     pub(crate) since: Timestamp,
 }
 
+/// How every value about an image begins whose type has the image as its first field: [`NameRecord`], [`PinRecord`].
+pub(super) fn beginning(image: &Digest) -> String {
+    format!("{{\"image\":\"{image}\"")
+}
+
 /// Decodes a value.
 pub(super) fn decode<R: Record>(key: &str, value: &[u8]) -> Result<R, StoreError> {
     serde_json::from_slice(value).map_err(|source| StoreError::Record { table: R::TABLE, key: key.to_owned(), source })
@@ -174,4 +179,20 @@ pub(super) fn decode<R: Record>(key: &str, value: &[u8]) -> Result<R, StoreError
 /// Encodes a value.
 pub(super) fn encode<R: Record>(key: &str, record: &R) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(record).map_err(|source| StoreError::Record { table: R::TABLE, key: key.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_about_an_image_begin_with_it() {
+        let image = Digest::sha256(b"image");
+        let since = Timestamp::UNIX_EPOCH;
+        let name = NameRecord { image: image.clone(), manifest: image.clone(), index: None, implied: false, since };
+        let pin = PinRecord { image: image.clone(), source: "user".to_owned(), reason: String::new(), since };
+        for value in [encode("name", &name).unwrap(), encode("pin", &pin).unwrap()] {
+            assert!(value.starts_with(beginning(&image).as_bytes()));
+        }
+    }
 }
