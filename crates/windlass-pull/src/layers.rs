@@ -108,15 +108,11 @@ pub(crate) async fn bring(context: &Arc<LayerContext>, claimed: Claimed) -> Resu
         }
         let Some(done) = running.join_next().await else {
             let Some(layer) = busy.pop_front() else { return Ok(()) };
-            queue.extend(wait_for(context, layer).await?);
+            queue.extend(with_blobs(wait_for(context, layer).await?, &blobs));
             continue;
         };
         match done.unwrap_or(Err(PullError::Internal("a layer's task panicked"))) {
-            Ok(again) => {
-                let again =
-                    again.into_iter().filter_map(|work| Some((blobs.get(&work.key().layer.blob)?.clone(), work)));
-                queue.extend(jobs(again));
-            }
+            Ok(again) => queue.extend(with_blobs(again, &blobs)),
             Err(error) => {
                 // The others stop at once and are waited for, so that nothing of this pull runs on behind it.
                 context.cancel.cancel();
@@ -155,19 +151,39 @@ fn jobs(work: impl IntoIterator<Item = (Descriptor, LayerWork)>) -> VecDeque<Job
     jobs.into()
 }
 
-/// Waits for a layer that another pull has in work; a job if that one gave up.
-async fn wait_for(context: &Arc<LayerContext>, layer: Wanted) -> Result<Option<Job>, PullError> {
+/// Jobs for layers that are to be fetched (again).
+fn with_blobs(works: Vec<LayerWork>, blobs: &BTreeMap<Digest, Descriptor>) -> VecDeque<Job> {
+    jobs(works.into_iter().filter_map(|work| Some((blobs.get(&work.key().layer.blob)?.clone(), work))))
+}
+
+/// Waits for a layer that another pull has in work; its work if that one gave up, and that of layers which can be
+/// settled only with it at hand.
+async fn wait_for(context: &Arc<LayerContext>, layer: Wanted) -> Result<Vec<LayerWork>, PullError> {
     let number = context.numbers.get(&layer.blob.digest).copied().unwrap_or_default();
     context.events.layer(number, LayerState::Waiting);
     let (lease, cancel, key) = (context.lease.clone(), context.cancel.clone(), layer.key);
-    match blocking(move || lease.claim_layer(&key, &|| cancel.is_cancelled())).await? {
-        LayerClaim::Present => {
-            keep_from_archive(context, layer.blob).await?;
-            context.events.layer(number, LayerState::Done);
-            Ok(None)
-        }
-        LayerClaim::Work(work) => Ok(Some(Job { blob: layer.blob, works: vec![work] })),
+    let claim = blocking(move || match lease.claim_layer(&key, &|| cancel.is_cancelled())? {
+        LayerClaim::Work(work) => Ok::<_, StoreError>((vec![work], Here::No)),
+        // Our own layers above may have waited for it, and the other pull for them.
+        LayerClaim::Present => Ok((lease.settle()?.again, Here::Yes)),
+    });
+    let (works, here) = claim.await.map_err(canceled)?;
+    if here == Here::Yes {
+        keep_from_archive(context, layer.blob).await?;
+        context.events.layer(number, LayerState::Done);
     }
+    Ok(works)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Here {
+    Yes,
+    No,
+}
+
+/// A wait that ended because the caller gave up.
+fn canceled(error: PullError) -> PullError {
+    if error.reason() == Reason::Canceled { PullError::Canceled } else { error }
 }
 
 /// Keeps the compressed bytes of a loaded layer whose unpacked form was here before, perhaps from a pull that

@@ -21,6 +21,8 @@ mod request;
 mod resolve;
 mod save;
 mod supply;
+mod transfer;
+mod unpack;
 mod uptodate;
 pub mod workload;
 
@@ -34,3 +36,5 @@ pub use request::{
     StrictPlatform, Wait,
 };
 pub use save::{SaveFormat, SaveReport, SaveRequest};
+pub use transfer::{CopyRequest, Platforms, PushRequest, TransferReport};
+pub use unpack::{UnpackReport, UnpackRequest};

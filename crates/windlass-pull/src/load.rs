@@ -5,6 +5,7 @@
 //!
 //! Invariants: `a_loaded_image_is_the_saved_one`, `a_bare_tag_needs_a_name_from_the_caller`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -64,9 +65,18 @@ impl Engine {
 }
 
 /// Opens an archive; what has to be written down first goes to the store's own file system.
-pub(crate) async fn open(engine: &Engine, source: &ImageSource) -> Result<Arc<Archive>, PullError> {
-    let (source, limits) = (source.clone(), engine.inner.limits.clone());
+async fn open(engine: &Engine, source: &ImageSource) -> Result<Arc<Archive>, PullError> {
     let spool_dir = engine.store().root().to_owned();
+    open_with(engine, source, &spool_dir).await
+}
+
+/// Opens an archive; what has to be written down first goes to `spool_dir`.
+pub(crate) async fn open_with(
+    engine: &Engine,
+    source: &ImageSource,
+    spool_dir: &Path,
+) -> Result<Arc<Archive>, PullError> {
+    let (source, limits, spool_dir) = (source.clone(), engine.inner.limits.clone(), spool_dir.to_owned());
     blocking(move || Archive::open(&source, &spool_dir, &limits)).await.map(Arc::new)
 }
 

@@ -178,7 +178,7 @@ async fn stored_config(lease: &PullLease, descriptor: &Descriptor, limit: u64) -
 }
 
 /// An image that says it is for something else: refused for another system, or when asked to be strict.
-fn platform_warnings(
+pub(crate) fn platform_warnings(
     resolved: &Resolved,
     config: &ImageConfig,
     wanted: &Wanted,

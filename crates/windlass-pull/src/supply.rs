@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_core::keyring::Mode;
 use windlass_core::manifest::{Descriptor, Document, Manifest, parse_document};
 use windlass_core::reference::Reference;
-use windlass_distribution::{BlobEvent, BlobFetch, FetchError};
+use windlass_distribution::{BlobEvent, BlobFetch, FetchError, Repository};
 use windlass_store::Image;
 
 use crate::PullError;
@@ -85,6 +85,7 @@ pub(crate) enum Supply {
 
 /// A fetch whose first bytes are here, so that it is known to be served.
 pub(crate) struct Begun {
+    pub(crate) repository: Repository,
     fetch: BlobFetch,
     first: Option<BlobEvent>,
 }
@@ -124,7 +125,7 @@ pub(crate) async fn supply(
         let repository = engine.repository(&reference, access.mode).await?;
         let mut fetch = repository.blob(blob);
         match fetch.next().await {
-            Ok(first) => return Ok(Supply::Fetch(Box::new(Begun { fetch, first }))),
+            Ok(first) => return Ok(Supply::Fetch(Box::new(Begun { repository, fetch, first }))),
             Err(error) if error.reason() == windlass_core::reason::Reason::BlobMissing => {
                 last = Some((reference.repository(), error));
             }

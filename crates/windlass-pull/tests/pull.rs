@@ -232,3 +232,27 @@ async fn events_tell_the_whole_story() {
     let line = totals.line();
     assert_eq!((line.done, line.layers, line.done_bytes), (2, 2, line.total_bytes));
 }
+
+/// Layers of one image are claimed by several pulls, each layer above needing one below that another pull unpacks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pulls_that_share_layers_never_wait_for_each_other() {
+    let registry = TestRegistry::open();
+    let rig = Rig::new();
+    for round in 0..5 {
+        // No layer but the lowest has an entry for the directory its file is in.
+        let lowest =
+            Layer::new([Entry::dir("deep/"), Entry::dir("deep/down"), Entry::file("deep/down/0", format!("{round}"))]);
+        let above = (1..8).map(|n| Layer::new([Entry::file(format!("deep/down/{n}"), incompressible(20_000, n))]));
+        let image = above.fold(Image::build().layer(lowest), |image, layer| image.layer(layer)).finish();
+        let tag = format!("round{round}");
+        let reference = registry.place(&image.bundle(), "app", &tag);
+        let pulls = (0..6).map(|_| {
+            let (engine, request) = (rig.engine.clone(), request(&reference));
+            tokio::spawn(async move { engine.pull(request, Arc::new(Silent)).await })
+        });
+        for pull in pulls.collect::<Vec<_>>() {
+            let done = tokio::time::timeout(std::time::Duration::from_secs(60), pull).await;
+            assert_eq!(&done.expect("no deadlock").unwrap().unwrap().id, image.id(), "round {round}");
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Images to registries: pushed from the store, or copied from one registry to another.
+//!
+//! Always by digest, blobs before the manifests that name them, the tag last; a blob that is there is not sent, one
+//! in another repository of the same registry is mounted. Copied blobs stream through, nothing is stored here.
+//!
+//! Invariants: `a_pushed_image_is_the_stored_one`, `copy_takes_the_whole_index_or_one_platform`,
+//! `blobs_of_the_same_registry_are_mounted`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+use windlass_core::digest::Digest;
+use windlass_core::keyring::Mode;
+use windlass_core::manifest::{Descriptor, Document, IndexWalk, LayerType, Manifest};
+use windlass_core::reference::Reference;
+use windlass_distribution::{BlobEvent, FetchedManifest, Mount, Pushed, Repository, TagOrDigest, UploadSource};
+use windlass_store::{Name, Store};
+
+use crate::PullError;
+use crate::attempt::Attempts;
+use crate::engine::{Engine, blocking};
+use crate::origin::Origin;
+use crate::pipe::{PipeWriter, pipe};
+use crate::pull::{or_canceled, wanted};
+use crate::request::PullOptions;
+use crate::resolve::resolve;
+use crate::supply::{Access, Supply, stored, supply};
+
+/// An image of the store to be pushed.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// Its name or ID in the store.
+    pub image: String,
+    /// Where to; `None`: to the registry its name says.
+    pub target: Option<String>,
+    /// Whose rules the credentials follow.
+    pub mode: Mode,
+    /// The rest; only `cancel` matters.
+    pub options: PullOptions,
+}
+
+/// An image to be copied between registries, or within one.
+#[derive(Debug, Clone)]
+pub struct CopyRequest {
+    /// From where.
+    pub source: String,
+    /// To where; the tag `latest` where none is given.
+    pub target: String,
+    /// How much of an index.
+    pub platforms: Platforms,
+    /// Whose rules the credentials follow.
+    pub mode: Mode,
+    /// The rest.
+    pub options: PullOptions,
+}
+
+/// How much of an index is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platforms {
+    /// All of it; the target has the same digest then.
+    All,
+    /// The manifest for the platform of the options, or of this machine.
+    One,
+}
+
+/// What was brought to a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferReport {
+    /// Where to, normalised.
+    pub target: String,
+    /// The digest under the target's name.
+    pub digest: Digest,
+    /// Manifests and indexes written.
+    pub documents: usize,
+    /// Blobs sent.
+    pub uploaded: usize,
+    /// Blobs taken over from another repository of the registry.
+    pub mounted: usize,
+    /// Blobs that were there before.
+    pub already_there: usize,
+}
+
+/// How a blob came to be at the target.
+#[derive(Debug, Clone, Copy)]
+enum Came {
+    Uploaded,
+    Mounted,
+    There,
+}
+
+impl Engine {
+    /// Pushes an image of the store: the manifest of its platform, under the target's tag or digest.
+    ///
+    /// # Errors
+    /// [`PullError::BlobMissing`] when a dropped layer is served by nobody any more; what the registry says.
+    pub async fn push(&self, request: PushRequest) -> Result<TransferReport, PullError> {
+        let image = stored(&self.inner, &request.image).await?;
+        let target = request.target.as_deref().unwrap_or(&request.image);
+        let target = Reference::parse(target).map_err(PullError::Reference)?;
+        let repository = self.inner.repository(&target, request.mode).await?;
+        let access = Access { mode: request.mode, cancel: request.options.cancel.clone() };
+        let host = target.host().to_string();
+        let from = image.image.sources.iter().find(|source| source.host == host && source.path != target.path());
+        let from = from.map(|source| source.path.clone());
+        let (manifest_at, manifest_bytes) =
+            image.documents.last().cloned().ok_or(PullError::Internal("a stored image has no manifest"))?;
+        let mut report = TransferReport::new(&target, manifest_at.digest.clone());
+        let mut tasks = JoinSet::new();
+        let config = UploadSource::bytes(Bytes::from(image.config.clone()));
+        for blob in blobs(&image.manifest) {
+            let (engine, repository, access) = (self.clone(), repository.clone(), access.clone());
+            let (image, from, config) = (image.image.clone(), from.clone(), config.clone());
+            let is_config = blob.digest == image.id;
+            while tasks.len() >= self.inner.layers_in_work {
+                report.count(next(&mut tasks, &request.options).await?);
+            }
+            tasks.spawn(async move {
+                if let Some(came) = without_upload(&repository, &blob, from.as_deref()).await? {
+                    return Ok(came);
+                }
+                let source = match is_config {
+                    true => config,
+                    false => match supply(&engine.inner, &image, &blob, &access).await? {
+                        Supply::Kept(_) => from_store(engine.store(), &blob.digest),
+                        Supply::Fetch(begun) => from_registry(begun.repository.clone(), blob.clone()),
+                    },
+                };
+                upload(&repository, &blob, &source).await
+            });
+        }
+        while !tasks.is_empty() {
+            report.count(next(&mut tasks, &request.options).await?);
+        }
+        let name = TagOrDigest::from(&target);
+        let pushed = repository.push_manifest(&name, &manifest_at.media_type, Bytes::from(manifest_bytes));
+        or_canceled(&request.options, wrap(&repository, pushed)).await?;
+        report.documents = 1;
+        Ok(report)
+    }
+
+    /// Copies an image from registry to registry.
+    ///
+    /// # Errors
+    /// What either registry says; the target's tag is written last, so it never names half an image.
+    pub async fn copy(&self, request: CopyRequest) -> Result<TransferReport, PullError> {
+        let source = Reference::parse(&request.source).map_err(PullError::Reference)?;
+        let target = Reference::parse(&request.target).map_err(PullError::Reference)?;
+        let from = self.inner.repository(&source, request.mode).await?;
+        let to = self.inner.repository(&target, request.mode).await?;
+        let same_registry = source.host() == target.host() && source.path() != target.path();
+        let mut copy = Copy {
+            engine: self,
+            options: &request.options,
+            mount_from: same_registry.then(|| source.path().to_owned()),
+            from,
+            to,
+            report: TransferReport::new(&target, Digest::sha256(b"")),
+        };
+        let root = match request.platforms {
+            Platforms::All => copy.root(&source).await?,
+            Platforms::One => copy.chosen(&source).await?,
+        };
+        copy.below(&root).await?;
+        copy.put(&TagOrDigest::from(&target), &root).await?;
+        copy.report.digest = root.digest;
+        Ok(copy.report)
+    }
+
+    /// Gives an image of the store one more name.
+    ///
+    /// # Errors
+    /// No such image, or a target that is no reference.
+    pub async fn tag(&self, image: &str, target: &str) -> Result<Name, PullError> {
+        let target = Reference::parse(target).map_err(PullError::Reference)?;
+        let (store, image) = (self.store().clone(), image.to_owned());
+        blocking(move || store.tag(&image, &target)).await
+    }
+}
+
+impl TransferReport {
+    fn new(target: &Reference, digest: Digest) -> TransferReport {
+        let target = Name::of(target).to_string();
+        TransferReport { target, digest, documents: 0, uploaded: 0, mounted: 0, already_there: 0 }
+    }
+
+    fn count(&mut self, came: Came) {
+        match came {
+            Came::Uploaded => self.uploaded += 1,
+            Came::Mounted => self.mounted += 1,
+            Came::There => self.already_there += 1,
+        }
+    }
+}
+
+/// Config and layers, each once; foreign layers stay where their `urls` say.
+fn blobs(manifest: &Manifest) -> Vec<Descriptor> {
+    let is_foreign = |layer: &Descriptor| {
+        !layer.urls.is_empty() && LayerType::of(&layer.media_type).is_some_and(|kind| kind.foreign)
+    };
+    let layers = manifest.layers.iter().filter(|layer| !is_foreign(layer));
+    let all = std::iter::once(&manifest.config).chain(layers);
+    let distinct: BTreeMap<&Digest, &Descriptor> = all.map(|blob| (&blob.digest, blob)).collect();
+    distinct.into_values().cloned().collect()
+}
+
+async fn next(tasks: &mut JoinSet<Result<Came, PullError>>, options: &PullOptions) -> Result<Came, PullError> {
+    or_canceled(options, async {
+        match tasks.join_next().await {
+            Some(Ok(came)) => came,
+            Some(Err(_)) | None => Err(PullError::Internal("a transfer's task panicked")),
+        }
+    })
+    .await
+}
+
+/// Adds what was tried to an error of the client.
+async fn wrap<T>(
+    repository: &Repository,
+    work: impl Future<Output = Result<T, windlass_distribution::FetchError>>,
+) -> Result<T, PullError> {
+    let done = work.await;
+    done.map_err(|error| PullError::Fetch { source: Box::new(error), attempts: Attempts::of(repository) })
+}
+
+/// A blob that need not be sent.
+async fn without_upload(
+    repository: &Repository,
+    blob: &Descriptor,
+    mount_from: Option<&str>,
+) -> Result<Option<Came>, PullError> {
+    if wrap(repository, repository.has_blob(blob)).await? {
+        return Ok(Some(Came::There));
+    }
+    let Some(from) = mount_from else { return Ok(None) };
+    match wrap(repository, repository.mount_blob(blob, from)).await? {
+        Mount::Mounted => Ok(Some(Came::Mounted)),
+        Mount::UploadNeeded => Ok(None),
+    }
+}
+
+async fn upload(repository: &Repository, blob: &Descriptor, source: &UploadSource) -> Result<Came, PullError> {
+    match wrap(repository, repository.push_blob(blob, source)).await? {
+        Pushed::Uploaded => Ok(Came::Uploaded),
+        Pushed::AlreadyThere => Ok(Came::There),
+    }
+}
+
+/// A kept blob, opened anew for every try.
+fn from_store(store: &Store, digest: &Digest) -> UploadSource {
+    let (store, digest) = (store.clone(), digest.clone());
+    UploadSource::new(move |offset| {
+        let file = store.open_blob(&digest).map_err(io::Error::other)?;
+        let mut file = file.ok_or(io::ErrorKind::NotFound)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Box::new(file))
+    })
+}
+
+/// A blob of another repository, fetched while it is sent; every try fetches it anew.
+fn from_registry(repository: Repository, blob: Descriptor) -> UploadSource {
+    let runtime = tokio::runtime::Handle::current();
+    UploadSource::new(move |offset| {
+        let (writer, mut reader) = pipe();
+        // Ends when the blob does, or when the reader is dropped.
+        runtime.spawn(stream(repository.clone(), blob.clone(), writer));
+        let skipped = io::copy(&mut reader.by_ref().take(offset), &mut io::sink())?;
+        if skipped < offset {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Box::new(reader))
+    })
+}
+
+/// A writer dropped without its end is the reader's error; why is logged, since the upload's error comes first.
+async fn stream(repository: Repository, blob: Descriptor, writer: PipeWriter) {
+    let mut fetch = repository.blob(&blob);
+    loop {
+        let sent = match fetch.next().await {
+            Ok(Some(BlobEvent::Bytes(bytes))) => writer.send(bytes).await,
+            Ok(Some(BlobEvent::Restart)) => writer.restart().await,
+            Ok(None) => {
+                let _ = writer.finish().await;
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(blob = %blob.digest, %error, "the source of an upload stopped");
+                return;
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// One copy under way.
+struct Copy<'e> {
+    engine: &'e Engine,
+    options: &'e PullOptions,
+    from: Repository,
+    to: Repository,
+    /// The source's path, where the registry can take blobs over from it.
+    mount_from: Option<String>,
+    report: TransferReport,
+}
+
+/// A document to be copied.
+struct Doc {
+    digest: Digest,
+    media_type: String,
+    bytes: Bytes,
+    document: Document,
+}
+
+impl From<FetchedManifest> for Doc {
+    fn from(found: FetchedManifest) -> Doc {
+        Doc { digest: found.digest, media_type: found.media_type, bytes: found.bytes, document: found.document }
+    }
+}
+
+impl Copy<'_> {
+    async fn root(&self, source: &Reference) -> Result<Doc, PullError> {
+        let name = TagOrDigest::from(source);
+        or_canceled(self.options, wrap(&self.from, self.from.manifest(&name))).await.map(Doc::from)
+    }
+
+    /// The manifest for one platform.
+    async fn chosen(&self, source: &Reference) -> Result<Doc, PullError> {
+        let engine = &self.engine.inner;
+        let origin = Origin::Registry { repository: Arc::new(self.from.clone()), reference: source.clone() };
+        let wanted = wanted(engine, self.options);
+        let resolved = or_canceled(self.options, resolve(engine, &origin, &wanted)).await?;
+        let (digest, bytes) =
+            resolved.documents.into_iter().last().ok_or(PullError::Internal("nothing was resolved"))?;
+        let media_type = resolved.manifest.media_type.clone();
+        Ok(Doc { digest, media_type, bytes, document: Document::Manifest(resolved.manifest) })
+    }
+
+    /// Everything a document names, children before their parents.
+    async fn below(&mut self, root: &Doc) -> Result<(), PullError> {
+        let limits = self.engine.inner.limits.clone();
+        let mut walk = IndexWalk::default();
+        walk.enter(&root.digest, 0, &limits)?;
+        let mut order: Vec<Doc> = Vec::new();
+        let mut stack: Vec<(Descriptor, usize)> = children(&root.document, 1);
+        while let Some((entry, depth)) = stack.pop() {
+            if !walk.enter(&entry.digest, depth, &limits)? {
+                continue;
+            }
+            let child = or_canceled(self.options, wrap(&self.from, self.from.child(&entry))).await?;
+            let child = Doc::from(child);
+            stack.extend(children(&child.document, depth + 1));
+            order.push(child);
+        }
+        self.blobs_of(&root.document).await?;
+        for child in order.iter().rev() {
+            self.blobs_of(&child.document).await?;
+            self.put(&TagOrDigest::Digest(child.digest.clone()), child).await?;
+        }
+        Ok(())
+    }
+
+    async fn blobs_of(&mut self, document: &Document) -> Result<(), PullError> {
+        let Document::Manifest(manifest) = document else { return Ok(()) };
+        let mut tasks = JoinSet::new();
+        for blob in blobs(manifest) {
+            while tasks.len() >= self.engine.inner.layers_in_work {
+                self.report.count(next(&mut tasks, self.options).await?);
+            }
+            let (from, to, mount_from) = (self.from.clone(), self.to.clone(), self.mount_from.clone());
+            tasks.spawn(async move {
+                match without_upload(&to, &blob, mount_from.as_deref()).await? {
+                    Some(came) => Ok(came),
+                    None => upload(&to, &blob, &from_registry(from, blob.clone())).await,
+                }
+            });
+        }
+        while !tasks.is_empty() {
+            self.report.count(next(&mut tasks, self.options).await?);
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, name: &TagOrDigest, document: &Doc) -> Result<(), PullError> {
+        let pushed = self.to.push_manifest(name, &document.media_type, document.bytes.clone());
+        or_canceled(self.options, wrap(&self.to, pushed)).await?;
+        self.report.documents += 1;
+        Ok(())
+    }
+}
+
+/// The documents an index names.
+fn children(document: &Document, depth: usize) -> Vec<(Descriptor, usize)> {
+    match document {
+        Document::Manifest(_) => Vec::new(),
+        Document::Index(index) => {
+            let documents = index.entries.iter().filter(|entry| entry.is_document());
+            documents.map(|entry| (entry.clone(), depth)).collect()
+        }
+    }
+}
