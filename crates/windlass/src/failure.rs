@@ -75,6 +75,12 @@ impl Failure {
         self
     }
 
+    /// Says the reason in the kubelet's word, for what a kubelet does too: pulling and ensuring.
+    pub(crate) fn for_kubelet(self) -> Failure {
+        let word = self.0.reason.waiting();
+        self.waiting(word)
+    }
+
     /// The status this process ends with.
     pub(crate) fn exit_code(&self) -> u8 {
         self.0.exit.unwrap_or_else(|| self.0.reason.exit_code())
@@ -135,7 +141,7 @@ impl Failure {
         let mut whys = why.lines();
         text.push_str(&format!(
             "  reason:   {} ({})\n",
-            self.waiting_word(),
+            self.0.waiting.as_deref().unwrap_or(self.0.reason.class()),
             whys.next().unwrap_or(self.0.reason.class())
         ));
         for line in whys {
@@ -187,7 +193,8 @@ mod tests {
             "secret team-a/regcred key registry.example (user ci): 403 denied".to_owned(),
             "anonymous: 401".to_owned(),
         ])
-        .hint("user ci may not pull team/app");
+        .hint("user ci may not pull team/app")
+        .for_kubelet();
         let want = "\
 error: cannot pull registry.example/team/app:1.4
   reason:   ErrImagePull (registry refused every credential)

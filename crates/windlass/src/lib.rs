@@ -46,8 +46,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn start(command: cmd::Command, session: &Session) -> Result<(), Failure> {
-    if command.needs_configuration() {
-        process::log(&session.load()?.node.log);
+    match session.load() {
+        Ok(loaded) => process::log(&loaded.node.log),
+        Err(failure) if command.needs_configuration() => return Err(failure),
+        // What needs no configuration works with a broken one too, and logs nothing.
+        Err(_) => {}
     }
     cmd::run(command, session)
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use serde_json::json;
 use windlass_core::reason::Reason;
 
-use crate::args::{Globals, Invocation};
+use crate::args::{Format, Globals, Invocation};
 use crate::cmd::Command;
 use crate::config::{self, ConfigError, FlagValue, Loaded};
 use crate::failure::{Failure, shown};
@@ -36,17 +37,24 @@ impl Session {
         write_err(&failure.render(self.screen.format));
     }
 
-    /// Tells a person something that is no failure.
+    /// Tells something that is no failure but should be looked at.
     pub(crate) fn warn(&self, text: &str) {
-        if !self.screen.quiet {
-            write_err(&format!("warning: {}\n", shown(text)));
-        }
+        self.remark("warning", text);
     }
 
-    /// Tells a person something that only matters to those who wonder.
+    /// Tells something that only matters to those who wonder.
     pub(crate) fn note(&self, text: &str) {
-        if !self.screen.quiet {
-            write_err(&format!("note: {}\n", shown(text)));
+        self.remark("note", text);
+    }
+
+    /// With -o json standard error holds objects only, so a remark is one too.
+    fn remark(&self, word: &str, text: &str) {
+        match (self.screen.quiet, self.screen.format) {
+            (true, _) => {}
+            (false, Format::Json) => write_err(&format!("{}\n", json!({ word: { "message": shown(text) } }))),
+            (false, Format::Table | Format::Wide | Format::Yaml | Format::Name) => {
+                write_err(&format!("{word}: {}\n", shown(text)));
+            }
         }
     }
 

@@ -181,3 +181,23 @@ fn progress_goes_to_standard_error_in_the_form_asked_for() {
     let plain = World::new().run(["pull", &reference]).succeeds();
     assert!(plain.stderr.contains("layer 1/2") && !plain.stderr.contains('\u{1b}'), "{}", plain.stderr);
 }
+
+#[test]
+fn a_mounted_image_shows_its_files_and_stays_until_it_is_unmounted() {
+    let (_registry, reference, image) = registry_with("mounted");
+    let world = World::new();
+    world.run(["pull", &reference]).succeeds();
+    std::fs::create_dir(world.path("mnt")).unwrap();
+    let mounted = world.run(["mount", &reference, "mnt"]).ends_somehow();
+    if mounted.stderr.contains("not-permitted") {
+        // An ordinary user, or a container without the right to mount: the error says what works instead.
+        assert!(mounted.stderr.contains("windlass unpack"), "{}", mounted.stderr);
+        return;
+    }
+    assert_eq!(mounted.stdout.trim(), image.id().as_str(), "{}", mounted.stderr);
+    assert_eq!(std::fs::read_to_string(world.path("mnt/greeting")).unwrap(), "mounted");
+    let refused = world.run(["rmi", &reference, "-o", "json"]).fails(1).stderr_json();
+    assert_eq!(refused["error"]["class"], "in-use");
+    world.run(["umount", "mnt"]).succeeds();
+    world.run(["rmi", &reference]).succeeds();
+}

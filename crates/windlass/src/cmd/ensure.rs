@@ -59,6 +59,13 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         return Err(Failure::usage("nothing to ensure", "the files hold no pod and no workload"));
     }
     let report = ensure(&node, args, workloads, session)?;
+    let mut said = std::collections::BTreeSet::new();
+    for container in &report.containers {
+        let pulled = container.pull.iter().flat_map(|pull| &pull.warnings);
+        let remarks =
+            container.notes.iter().chain(pulled).filter(|text| said.insert((&container.image, text.as_str())));
+        remarks.for_each(|text| session.warn(&format!("{}: {text}", container.image)));
+    }
     let shown = Ensured(report);
     session.screen.show(&shown)?;
     shown.end(session)
@@ -89,7 +96,10 @@ fn ensure(node: &Node, args: &Args, workloads: Workloads, session: &Session) -> 
             options: PullOptions { platform: wire::platform(node)?, cancel, ..PullOptions::default() },
         };
         let sink = progress::sink(&session.globals);
-        engine.ensure(request, sink).await.map_err(|error| wire::pull_failure("cannot ensure the images", &error))
+        engine
+            .ensure(request, sink)
+            .await
+            .map_err(|error| wire::pull_failure("cannot ensure the images", &error).for_kubelet())
     })
 }
 
@@ -203,6 +213,7 @@ fn fields(container: &ContainerReport) -> Json {
         "imageRef": container.image_ref.as_ref().map(ToString::to_string),
         "credential": credential(container),
         "attempts": container.attempts.0.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "notes": container.notes,
         "tries": container.tries,
         "tookSeconds": container.took.as_secs_f64(),
         "events": events.collect::<Vec<_>>(),

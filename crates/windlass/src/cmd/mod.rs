@@ -41,14 +41,14 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     /// Removes names, and images with their last name.
     Rmi(rmi::Args),
-    /// Keeps images from being collected or removed.
-    Pin(pin::PinArgs),
-    /// Takes a pin back.
-    Unpin(pin::UnpinArgs),
     /// Removes what nothing needs, and images by age or for space; explains each.
     Gc(gc::Args),
     /// Checks that everything in the store is whole.
     Fsck(fsck::Args),
+    /// Keeps images from being collected or removed.
+    Pin(pin::PinArgs),
+    /// Takes a pin back.
+    Unpin(pin::UnpinArgs),
     /// Writes images out, as an OCI layout or a docker archive.
     Save(save::Args),
     /// Reads images in, from an OCI layout or a docker archive.
@@ -73,8 +73,7 @@ impl Command {
     /// Whether the command must work with a broken configuration too.
     pub(crate) fn needs_configuration(&self) -> bool {
         match self {
-            Command::Demo
-            | Command::Pull(_)
+            Command::Pull(_)
             | Command::Ensure(_)
             | Command::Gc(_)
             | Command::Fsck(_)
@@ -88,7 +87,9 @@ impl Command {
             | Command::Pin(_)
             | Command::Unpin(_)
             | Command::Tag(_) => true,
-            Command::Secret(_) | Command::Config(_) | Command::Completion(_) | Command::Version => false,
+            Command::Demo | Command::Secret(_) | Command::Config(_) | Command::Completion(_) | Command::Version => {
+                false
+            }
         }
     }
 }

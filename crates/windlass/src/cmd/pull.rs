@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
                 running.spawn(async move {
                     let what = format!("cannot pull {}", request.image);
                     let result = engine.pull(request, sink).await;
-                    (at, result.map_err(|error| wire::pull_failure(&what, &error)))
+                    (at, result.map_err(|error| wire::pull_failure(&what, &error).for_kubelet()))
                 });
             }
             match running.join_next().await {

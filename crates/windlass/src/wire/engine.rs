@@ -6,7 +6,7 @@ use windlass_core::manifest::DocumentLimits;
 use windlass_core::platform::{Platform, host_platform};
 use windlass_core::reason::Reason;
 use windlass_pull::{Engine, EngineConfig};
-use windlass_store::PullRecords;
+use windlass_store::{PullRecords, Store};
 
 use super::credentials::{Whose, sources};
 use super::{chain, client, size, store_to_write};
@@ -20,11 +20,15 @@ const RECORDS: &str = "image_manager";
 
 /// Store, client and engine, ready to be asked.
 pub(crate) fn engine(node: &Node, globals: &Globals, whose: Whose) -> Result<Engine, Failure> {
+    around(store_to_write(node)?, node, globals, whose)
+}
+
+fn around(store: Store, node: &Node, globals: &Globals, whose: Whose) -> Result<Engine, Failure> {
     // A machine without it is treated as the plainest of its kind.
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let host = host_platform(std::env::consts::OS, std::env::consts::ARCH, &cpuinfo);
     let credentials = sources(node, whose);
-    let mut config = EngineConfig::new(store_to_write(node)?, client(node, globals)?, credentials, host);
+    let mut config = EngineConfig::new(store, client(node, globals)?, credentials, host);
     config.limits = document_limits(&node.limits);
     config.layers_in_work = size(node.limits.parallel_layers);
     config.pulls_at_once = size(node.limits.parallel_pulls.max(1));
