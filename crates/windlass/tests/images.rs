@@ -183,6 +183,34 @@ fn progress_goes_to_standard_error_in_the_form_asked_for() {
 }
 
 #[test]
+fn pushed_and_copied_images_keep_their_digest() {
+    let (registry, reference, image) = registry_with("pushed");
+    let world = World::new();
+    world.run(["pull", &reference]).succeeds();
+    let other = TestRegistry::open();
+    let target = other.reference("mirror/app", "2");
+    let pushed = world.run(["push", &reference, &target]).succeeds();
+    assert_eq!(pushed.stdout.trim(), image.manifest.digest.as_str());
+    let copied = registry.reference("team/copy", "3");
+    let report = world.run(["copy", &target, &copied, "-o", "json"]).succeeds().stdout_json();
+    assert_eq!(report["digest"], image.manifest.digest.as_str());
+    let fresh = World::new();
+    assert_eq!(fresh.run(["pull", &copied]).succeeds().stdout.trim(), image.id().as_str());
+}
+
+#[test]
+fn unpack_needs_no_store_and_refuses_a_full_directory() {
+    let (_registry, reference, image) = registry_with("unpacked");
+    let world = World::new();
+    let output = world.run(["unpack", &reference, "rootfs"]).succeeds();
+    assert_eq!(output.stdout.trim(), image.id().as_str());
+    assert_eq!(std::fs::read_to_string(world.path("rootfs/greeting")).unwrap(), "unpacked");
+    assert!(!world.path("store").exists(), "no store was made");
+    let refused = world.run(["unpack", &reference, "rootfs", "-o", "json"]).fails(1).stderr_json();
+    assert!(refused["error"]["message"].as_str().unwrap().contains("rootfs"), "{refused}");
+}
+
+#[test]
 fn a_mounted_image_shows_its_files_and_stays_until_it_is_unmounted() {
     let (_registry, reference, image) = registry_with("mounted");
     let world = World::new();

@@ -39,7 +39,7 @@ const TABLE: &[(&str, &[&str])] = &[
 const OUTSIDE: &[&str] = &["windlass-testkit", "windlass-e2e", "xtask"];
 
 /// What core may use of others: nothing that knows files, sockets, threads or a runtime.
-const CORE_USES: &[&str] = &["base64", "jiff", "serde", "serde_json", "sha2", "thiserror", "url", "zeroize"];
+const CORE_USES: &[&str] = &["base64", "jiff", "serde", "serde_json", "sha2", "thiserror", "toml", "url", "zeroize"];
 
 #[derive(Deserialize)]
 struct Metadata {

@@ -17,6 +17,8 @@ mod rmi;
 mod save;
 mod secret;
 mod tag;
+mod transfer;
+mod unpack;
 mod version;
 
 use clap::Subcommand;
@@ -57,6 +59,12 @@ pub(crate) enum Command {
     Mount(mount::MountArgs),
     /// Unmounts it.
     Umount(mount::UmountArgs),
+    /// Writes the root file system of an image into a new directory, without a store.
+    Unpack(unpack::Args),
+    /// Brings an image of the store to a registry. Prints its digest there.
+    Push(transfer::PushArgs),
+    /// Brings an image from one registry to another. Prints its digest there.
+    Copy(transfer::CopyArgs),
     /// Gives an image of the store more names.
     Tag(tag::Args),
     /// Makes and examines pull secrets.
@@ -81,6 +89,9 @@ impl Command {
             | Command::Load(_)
             | Command::Mount(_)
             | Command::Umount(_)
+            | Command::Unpack(_)
+            | Command::Push(_)
+            | Command::Copy(_)
             | Command::Images(_)
             | Command::Inspect(_)
             | Command::Rmi(_)
@@ -106,6 +117,9 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Load(args) => load::run(&args, session),
         Command::Mount(args) => mount::mount(&args, session),
         Command::Umount(args) => mount::umount(&args, session),
+        Command::Unpack(args) => unpack::run(&args, session),
+        Command::Push(args) => transfer::push(&args, session),
+        Command::Copy(args) => transfer::copy(&args, session),
         Command::Images(args) => images::run(&args, session),
         Command::Inspect(args) => inspect::run(&args, session),
         Command::Rmi(args) => rmi::run(&args, session),

@@ -9,7 +9,7 @@ use windlass_pull::{Engine, EngineConfig};
 use windlass_store::{PullRecords, Store};
 
 use super::credentials::{Whose, sources};
-use super::{chain, client, size, store_to_write};
+use super::{chain, client, size, store_to_read, store_to_write};
 use crate::args::Globals;
 use crate::config::node::{Limits, Node};
 use crate::config::value::Setting;
@@ -21,6 +21,11 @@ const RECORDS: &str = "image_manager";
 /// Store, client and engine, ready to be asked.
 pub(crate) fn engine(node: &Node, globals: &Globals, whose: Whose) -> Result<Engine, Failure> {
     around(store_to_write(node)?, node, globals, whose)
+}
+
+/// An engine for what leaves the store as it is; where there is none, none is made.
+pub(crate) fn engine_without_store(node: &Node, globals: &Globals, whose: Whose) -> Result<Engine, Failure> {
+    around(store_to_read(node)?, node, globals, whose)
 }
 
 fn around(store: Store, node: &Node, globals: &Globals, whose: Whose) -> Result<Engine, Failure> {

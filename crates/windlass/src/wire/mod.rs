@@ -12,7 +12,7 @@ use windlass_store::StoreError;
 
 pub(crate) use client::client;
 pub(crate) use credentials::Whose;
-pub(crate) use engine::{engine, platform, verification};
+pub(crate) use engine::{engine, engine_without_store, platform, verification};
 pub(crate) use store::{store_to_read, store_to_write};
 
 use crate::failure::Failure;

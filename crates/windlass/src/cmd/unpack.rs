@@ -1,0 +1,70 @@
+//! `windlass unpack`: the root file system of an image in a new directory, without a store.
+
+use std::path::PathBuf;
+
+use serde_json::{Value as Json, json};
+use windlass_core::keyring::Mode;
+use windlass_pull::{ImageSource, PullOptions, UnpackReport, UnpackRequest};
+
+use crate::failure::Failure;
+use crate::output::Report;
+use crate::output::table::Table;
+use crate::session::Session;
+use crate::wire::{self, Whose};
+use crate::{interrupt, progress};
+
+/// Arguments of `unpack`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A reference, or oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME].
+    source: String,
+    /// A directory that does not exist yet, or is empty.
+    directory: PathBuf,
+}
+
+pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
+    let node = session.load()?.node;
+    let platform = wire::platform(&node)?;
+    let engine = wire::engine_without_store(&node, &session.globals, Whose::Person)?;
+    let what = format!("cannot unpack {}", args.source);
+    let report = interrupt::to_end(async |cancel| {
+        let request = UnpackRequest {
+            source: ImageSource::parse(&args.source),
+            directory: args.directory.clone(),
+            mode: Mode::Windlass,
+            options: PullOptions { platform, cancel, ..PullOptions::default() },
+        };
+        let sink = progress::sink(&session.globals);
+        engine.unpack(request, sink).await.map_err(|error| wire::pull_failure(&what, &error))
+    })?;
+    report.warnings.iter().for_each(|text| session.warn(text));
+    session.screen.show(&Unpacked { report, directory: args.directory.clone() })
+}
+
+struct Unpacked {
+    report: UnpackReport,
+    directory: PathBuf,
+}
+
+impl Report for Unpacked {
+    fn kind(&self) -> &'static str {
+        "Unpack"
+    }
+
+    fn fields(&self) -> Json {
+        json!({
+            "id": self.report.id.as_str(),
+            "manifest": self.report.manifest.as_str(),
+            "layers": self.report.layers,
+            "directory": self.directory.to_string_lossy(),
+        })
+    }
+
+    fn table(&self, _wide: bool) -> Table {
+        Table::bare().row([self.report.id.as_str()])
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.report.id.to_string()]
+    }
+}
