@@ -8,7 +8,7 @@
 //! A canceled or dropped call leaves no intent behind and nothing half done.
 //!
 //! Invariants: `every_container_gets_what_a_kubelet_would_have_got`, `equal_images_are_pulled_once`,
-//! `a_waiting_pod_does_not_hold_up_others`, `wait_goes_on_with_the_kubelets_backoff`.
+//! `wait_goes_on_with_the_kubelets_backoff` (and holds nobody else up), `waiting_ends_at_the_deadline`.
 
 mod attempt;
 

@@ -4,7 +4,7 @@
 //! what the registry said to each, never their values; [`PullError::hint`] says what to do next, more exactly
 //! than the reason alone where the attempts tell.
 //!
-//! Invariants: `hint_names_the_secret_that_was_refused`, `every_variant_answers_a_reason`.
+//! Invariants: `hint_names_the_secret_that_was_refused`, `credentials_are_tried_in_order_and_named_in_errors`.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -9,6 +9,7 @@
 //! two pulls never wait for each other.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufReader, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +19,7 @@ use windlass_core::digest::Digest;
 use windlass_core::manifest::Descriptor;
 use windlass_core::reason::Reason;
 use windlass_distribution::{BlobEvent, BlobFetch};
-use windlass_store::{BlobKind, LayerClaim, LayerKey, LayerWork, PullLease, StoreError, Threads};
+use windlass_store::{BlobKind, LayerClaim, LayerKey, LayerWork, Partial, PullLease, StoreError, Threads};
 
 use crate::PullError;
 use crate::archive::Archive;
@@ -93,7 +94,9 @@ pub(crate) fn claim(lease: &PullLease, wanted: Vec<Wanted>) -> Result<Claimed, S
 pub(crate) async fn bring(context: &Arc<LayerContext>, claimed: Claimed) -> Result<(), PullError> {
     let blobs = claimed.work.iter().map(|(blob, _)| (blob.digest.clone(), blob.clone()));
     let busy = claimed.busy.iter().map(|layer| (layer.blob.digest.clone(), layer.blob.clone()));
-    let blobs: BTreeMap<Digest, Descriptor> = blobs.chain(busy).collect();
+    // A layer that a killed pull had unpacked counts as here, and may still have to be unpacked once more.
+    let present = claimed.present.iter().map(|blob| (blob.digest.clone(), blob.clone()));
+    let blobs: BTreeMap<Digest, Descriptor> = blobs.chain(busy).chain(present).collect();
     let mut queue = jobs(split_dominant(claimed.work, context.cores));
     let mut busy: VecDeque<Wanted> = claimed.busy.into();
     for blob in claimed.present {
@@ -206,10 +209,12 @@ async fn run(context: Arc<LayerContext>, job: Job) -> Result<Again, PullError> {
         Origin::Archive { archive, .. } => read(&context, archive, &job.blob, job.works).await?,
         Origin::Registry { repository, .. } => {
             let keys: Vec<LayerKey> = job.works.iter().map(|work| work.key().clone()).collect();
-            let mut fetch = repository.blob(&job.blob);
             let mut works = job.works;
+            let mut beginning = beginning(&job.blob, &works);
+            let have_bytes = beginning.as_ref().map_or(0, |beginning| beginning.size_bytes);
+            let mut fetch = repository.blob_from(&job.blob, have_bytes);
             loop {
-                let error = match transfer(&context, &mut fetch, &job.blob, works, number).await {
+                let error = match transfer(&context, &mut fetch, &job.blob, works, beginning.take(), number).await {
                     Ok(again) => break again,
                     Err(Failed { error, wrong_bytes }) if wrong_bytes && fetch.reject_source() => error,
                     Err(Failed { error, .. }) => return Err(error),
@@ -260,14 +265,15 @@ async fn transfer(
     fetch: &mut BlobFetch,
     blob: &Descriptor,
     works: Vec<LayerWork>,
+    mut beginning: Option<Partial>,
     number: usize,
 ) -> Result<Again, Failed> {
     let mut writers = Vec::new();
     let mut readers = Vec::new();
     for work in works {
         let (writer, reader) = pipe();
-        let context = context.clone();
-        readers.push(tokio::task::spawn_blocking(move || unpack_from_pipe(&context, work, reader)));
+        let (context, beginning) = (context.clone(), beginning.take());
+        readers.push(tokio::task::spawn_blocking(move || unpack_from_pipe(&context, work, beginning, reader)));
         writers.push(writer);
     }
     let driven = tokio::select! {
@@ -309,7 +315,7 @@ async fn drive(
     number: usize,
 ) -> Result<Driven, PullError> {
     let mut throttle = Throttle::new();
-    let mut done_bytes = 0;
+    let mut done_bytes = fetch.offset_bytes();
     loop {
         match fetch.next().await.map_err(|error| context.origin.fetch_error(error))? {
             None => return Ok(Driven::Complete),
@@ -357,12 +363,35 @@ async fn join(readers: Vec<JoinHandle<Result<Again, StoreError>>>) -> Result<Aga
     failed.map_or(Ok(again), Err)
 }
 
-/// Unpacks one layer from a pipe, again from byte 0 when the transfer starts again.
-fn unpack_from_pipe(context: &LayerContext, work: LayerWork, mut reader: PipeReader) -> Result<Again, StoreError> {
+/// The beginning of a blob that an earlier pull left, where that is configured and one layer alone wants it.
+fn beginning(blob: &Descriptor, works: &[LayerWork]) -> Option<Partial> {
+    match works {
+        [work] if blob.data.is_none() => work.partial(),
+        [] | [_] | [_, _, ..] => None,
+    }
+}
+
+/// Unpacks one layer from its kept beginning and a pipe, again from byte 0 when the transfer starts again.
+fn unpack_from_pipe(
+    context: &LayerContext,
+    mut work: LayerWork,
+    mut beginning: Option<Partial>,
+    mut reader: PipeReader,
+) -> Result<Again, StoreError> {
     let key = work.key().clone();
-    let mut work = work;
+    let stop = Stop(&context.cancel);
     loop {
-        match work.unpack(&mut reader, &Stop(&context.cancel)) {
+        let unpacked = match beginning.take() {
+            None => work.unpack(&mut reader, &stop),
+            Some(kept) => {
+                let kept_bytes = BufReader::with_capacity(READ_BYTES, kept.file).take(kept.size_bytes);
+                let mut input = kept_bytes.chain(reader);
+                let unpacked = work.unpack(&mut input, &stop);
+                reader = input.into_inner().1;
+                unpacked
+            }
+        };
+        match unpacked {
             Ok(unpacked) => return Ok(unpacked.again),
             Err(_) if reader.was_restarted() => {
                 reader.begin_again();
@@ -387,7 +416,7 @@ async fn read(
         let (context, archive, digest) = (context.clone(), archive.clone(), blob.digest.clone());
         tokio::task::spawn_blocking(move || -> Result<Again, PullError> {
             let bytes = archive.blob(&digest)?.ok_or_else(|| archive.missing(&digest))?;
-            let mut input = std::io::BufReader::with_capacity(READ_BYTES, bytes);
+            let mut input = BufReader::with_capacity(READ_BYTES, bytes);
             Ok(work.unpack(&mut input, &Stop(&context.cancel))?.again)
         })
     });

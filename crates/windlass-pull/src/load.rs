@@ -3,7 +3,7 @@
 //! Nothing inside an image names anything: names come from the archive's own index (or its `RepoTags`), or from the
 //! caller. Their compressed layers are kept, since no registry could give them again.
 //!
-//! Invariants: `a_loaded_image_is_the_saved_one`, `a_bare_tag_needs_a_name_from_the_caller`.
+//! Invariants: `a_loaded_image_is_the_saved_one`, `archives_pass_the_same_checks_as_pulls`.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -105,6 +105,14 @@ impl Origin {
         }
     }
 
+    /// What the registry wants people to know.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        match self {
+            Origin::Registry { repository, .. } => repository.warnings(),
+            Origin::Archive { .. } => Vec::new(),
+        }
+    }
+
     /// Requests sent so far.
     pub(crate) fn requests(&self) -> u64 {
         match self {

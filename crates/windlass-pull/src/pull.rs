@@ -360,6 +360,6 @@ fn report(
         accepted: origin.accepted(),
         requests: origin.requests(),
         took: began.elapsed(),
-        warnings,
+        warnings: warnings.into_iter().chain(origin.warnings()).collect(),
     }
 }

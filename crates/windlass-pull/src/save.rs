@@ -3,7 +3,7 @@
 //! Layers whose compressed bytes are gone are fetched again by digest; the written bytes are verified while they
 //! are written, and nothing appears unless all of it is right.
 //!
-//! Invariants: `a_loaded_image_is_the_saved_one`, `save_fetches_dropped_layers_again`.
+//! Invariants: `a_loaded_image_is_the_saved_one` (dropped layers are fetched again), `several_images_share_one_archive`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom, Write};

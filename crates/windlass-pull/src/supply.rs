@@ -1,7 +1,7 @@
 //! The compressed bytes of a stored image's blob, wherever they can still be had: kept in the store, or fetched
 //! again by digest from the repositories the image came from.
 //!
-//! Invariants: `kept_blobs_need_no_network`, `a_blob_nobody_has_is_named_with_its_source`.
+//! Invariants: `a_load_keeps_layers_that_a_pull_had_dropped` (kept blobs need no network), `a_blob_nobody_has_is_named_with_its_source`.
 
 use std::io::{BufReader, Read};
 

@@ -110,3 +110,26 @@ async fn a_failed_pull_leaves_nothing_in_the_way_of_the_next() {
     registry.heal();
     rig.pull(&reference).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_beginning_is_not_fetched_again() {
+    let registry = FaultyRegistry::open();
+    let image = Image::build().layer(Layer::new([Entry::file("f", incompressible(4 << 20, 9))])).finish();
+    let reference = registry.place(&image.bundle(), "app", "1");
+    let large = &image.layers[0].blob;
+    let cut = 3 << 20;
+    registry.inject(When::blob_of(&large.digest).only(1), Fault::Truncate { at: cut, how: Cut::Close });
+    registry.inject(When::blob_of(&large.digest).from(2), Fault::status(403));
+    let mut options = windlass_store::StoreOptions::default();
+    options.keep_partial_above_bytes = Some(1 << 20);
+    let rig = Rig::with_store(plain_http(), &[], options);
+    assert_eq!(rig.pull(&reference).await.unwrap_err().reason(), Reason::Denied);
+    registry.heal();
+    registry.take_requests();
+    let report = rig.pull(&reference).await.unwrap();
+    assert!(report.fetched_bytes < large.bytes.len() as u64 - (2 << 20), "{} bytes", report.fetched_bytes);
+    let ranges: Vec<_> =
+        registry.requests().iter().filter_map(|seen| seen.header("range").map(str::to_owned)).collect();
+    assert_eq!(ranges.len(), 1, "{ranges:?}");
+    assert!(rig.engine.store().find(&reference).unwrap().unwrap().damage.is_none());
+}

@@ -129,6 +129,16 @@ impl Repository {
         }
     }
 
+    /// Starts a blob whose first `offset_bytes` the caller has already, unverified: the rest of it is asked for.
+    /// [`BlobEvent::Restart`] voids them too.
+    pub fn blob_from(&self, descriptor: &Descriptor, offset_bytes: u64) -> BlobFetch {
+        let mut fetch = self.blob(descriptor);
+        if descriptor.data.is_none() && offset_bytes < descriptor.size_bytes {
+            fetch.offset = offset_bytes;
+        }
+        fetch
+    }
+
     /// Fetches a small blob whole and verifies it; `cap` bounds it whatever the descriptor says.
     ///
     /// # Errors

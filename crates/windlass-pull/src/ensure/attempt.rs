@@ -126,7 +126,10 @@ pub(super) async fn attempt(call: &Call, item: &Item, memory: &mut Memory) -> Tr
                 let pulled = state.pull(question.reference().clone(), memory).await;
                 question.answer(pulled)
             }
-            Next::Done(outcome) => return state.finish(outcome),
+            Next::Done(outcome) => {
+                state.touch(&outcome).await;
+                return state.finish(outcome);
+            }
         };
     }
 }
@@ -254,6 +257,16 @@ impl Try<'_> {
         let times =
             PullTimes { pull: got_place.elapsed(), with_waiting: began.elapsed(), size_bytes: report.size_bytes };
         Pulled { image_ref: report.id.to_string(), grant: Grant::of(accepted), times }
+    }
+
+    /// Tells the store that the image is used, for the order of collection.
+    async fn touch(&mut self, outcome: &Outcome) {
+        let used = outcome.result.as_ref().ok().and_then(|usable| Digest::parse(usable.image_ref()).ok());
+        let Some(used) = used else { return };
+        let store = self.call.engine.store.clone();
+        if let Err(error) = blocking(move || store.touch(&used, Timestamp::now())).await {
+            self.tried.notes.push(format!("the use of the image was not noted: {error}"));
+        }
     }
 
     fn finish(mut self, outcome: Outcome) -> Tried {

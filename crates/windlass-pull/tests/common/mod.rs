@@ -42,8 +42,12 @@ impl Rig {
 
     /// With credentials by registry host: user and password.
     pub fn with(config: ClientConfig, logins: &[(&str, &str, &str)]) -> Rig {
+        Rig::with_store(config, logins, StoreOptions::default())
+    }
+
+    pub fn with_store(config: ClientConfig, logins: &[(&str, &str, &str)], options: StoreOptions) -> Rig {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store"), StoreOptions::default()).unwrap();
+        let store = Store::open(&dir.path().join("store"), options).unwrap();
         let mut sources = CredentialSources::builder();
         for (host, user, password) in logins {
             sources = sources.given(host, Credential::basic(*user, *password));
