@@ -15,6 +15,7 @@ use windlass_core::digest::Digest;
 use windlass_core::keyring::{Candidate, Mode};
 use windlass_core::manifest::{Descriptor, ImageConfig, parse_config};
 use windlass_core::platform::{self, ConfigVerdict, Wanted};
+use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
 use windlass_store::{BlobKind, Image, ImageCommit, LayerKey, LeaseOptions, Name, PullLease, Source};
 
@@ -38,8 +39,16 @@ impl Engine {
     pub async fn pull(&self, request: PullRequest, sink: Arc<dyn EventSink>) -> Result<PullReport, PullError> {
         let events = Events::new(sink, &request.image);
         let reference = Reference::parse(&request.image).map_err(PullError::Reference)?;
-        let found = self.inner.credentials(&reference, &[], request.mode).await?;
-        pull(&self.inner, reference, found.candidates, request.mode, &request.options, &events).await
+        let engine = &self.inner;
+        let found = engine.credentials(&reference, &[], request.mode).await?;
+        let first = pull(engine, reference.clone(), found.candidates, request.mode, &request.options, &events).await;
+        let refused = |error: &PullError| matches!(error.reason(), Reason::Unauthorized | Reason::Denied);
+        if !first.as_ref().is_err_and(refused) || !engine.credentials.forget(&reference) {
+            return first;
+        }
+        // A helper's answer was remembered and may have expired meanwhile.
+        let found = engine.credentials(&reference, &[], request.mode).await?;
+        pull(engine, reference, found.candidates, request.mode, &request.options, &events).await
     }
 }
 
