@@ -4,6 +4,7 @@ mod run;
 
 use run::{Windlass, World};
 use windlass_registry::access::Action;
+use windlass_testkit::canary::Canary;
 use windlass_testkit::images::{Entry, Image, Index, Layer};
 use windlass_testkit::registry::TestRegistry;
 
@@ -228,4 +229,29 @@ fn a_mounted_image_shows_its_files_and_stays_until_it_is_unmounted() {
     assert_eq!(refused["error"]["class"], "in-use");
     world.run(["umount", "mnt"]).succeeds();
     world.run(["rmi", &reference]).succeeds();
+}
+
+#[test]
+fn a_password_shows_nowhere_even_at_trace_level() {
+    let canary = Canary::new("canary-4711-hunter2");
+    let image = small("secret");
+    let registry = TestRegistry::build().bearer().user("ci", canary.secret(), "team/**", &[Action::Pull]).start();
+    let reference = registry.place(&image.bundle(), "team/app", "1");
+    let world = World::new();
+    let logins = |password: &str| {
+        format!("{{\"auths\":{{\"{}\":{{\"username\":\"ci\",\"password\":\"{password}\"}}}}}}", registry.host())
+    };
+    world.file("auth.json", &logins(canary.secret()));
+    world.file("wrong.json", &logins(&format!("{}-wrong", canary.secret())));
+    let pull = |file: &str| {
+        world.run(["pull", &reference, "--authfile", file, "--log-level", "trace", "--progress", "json"]).ends_somehow()
+    };
+    // The refused login first, so that nothing is here that would make asking needless.
+    for (file, works) in [("wrong.json", false), ("auth.json", true)] {
+        let output = pull(file);
+        assert_eq!(output.stdout.contains(image.id().as_str()), works, "{file}: {}", output.stderr);
+        canary.assert_absent(file, &output.stdout);
+        canary.assert_absent(file, &output.stderr);
+    }
+    assert_eq!(canary.files_with(&world.path("store")), Vec::<std::path::PathBuf>::new());
 }
