@@ -3,6 +3,7 @@
 //! - [`images`]: layers, images and indexes from lists of entries; into a registry, a layout or an archive.
 //! - [`registry`]: the real registry on a free loopback port, usable from blocking tests, with its request log.
 //! - [`faults`]: a registry whose answers can be spoilt, request by request, down to the socket.
+//! - [`hostile`]: hostile and odd layers, each with what has to come of it.
 //! - [`documents`]: malformed manifests, indexes and configs, each with what a pull must say about it.
 //! - [`tools`]: skopeo, podman, docker-registry and others where they are installed.
 //! - [`canary`]: finds a secret in whatever a program wrote.
@@ -15,6 +16,7 @@ pub mod canary;
 pub mod clock;
 pub mod documents;
 pub mod faults;
+pub mod hostile;
 pub mod images;
 pub mod registry;
 pub mod tools;

@@ -12,7 +12,7 @@
 //!
 //! Source of truth: OCI image-spec `layer.md`; the CVEs are named where they are answered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::ops::ControlFlow;
 
@@ -20,6 +20,7 @@ use rustix::fs::FileType;
 
 use super::below::{Below, Lower, LowerNode};
 use super::copy_up;
+use super::dir::chain::shared_directories;
 use super::error::{EntryName, Failed, LayerError};
 use super::needs::{Implicit, Needs};
 use super::rules::{Action, Device, Meta, NodeKind, Rules, components, split};
@@ -61,6 +62,8 @@ pub(super) struct Apply<'a, T: Tree> {
     progress: &'a dyn Progress,
     pub(super) needs: Needs,
     directories: Directories<T::Dir>,
+    /// Links of lower layers that paths led through. What takes their place ends that.
+    followed: HashSet<Vec<u8>>,
     whiteout_directories: u64,
     lookups: u64,
     entries: u64,
@@ -76,9 +79,10 @@ impl<'a, T: Tree> Apply<'a, T> {
         progress: &'a dyn Progress,
     ) -> Result<Apply<'a, T>, LayerError> {
         let mut needs = Needs::default();
-        needs.add_implicit(b"", Implicit { for_whiteouts: false, cut: false }, rules.limits)?;
+        needs.add_implicit(b"", Implicit { for_whiteouts: false, described: false }, rules.limits)?;
+        needs.stacked = below.is_some();
         let directories = Directories::new(rules.limits.open_directories);
-        Ok(Apply {
+        let mut apply = Apply {
             tree,
             rules,
             below,
@@ -86,11 +90,16 @@ impl<'a, T: Tree> Apply<'a, T> {
             progress,
             needs,
             directories,
+            followed: HashSet::new(),
             whiteout_directories: 0,
             lookups: 0,
             entries: 0,
             overrides: false,
-        })
+        };
+        if apply.needs.stacked {
+            apply.record(b"", &Content::Stacked, &Meta::default(), Origin::Archive)?;
+        }
+        Ok(apply)
     }
 
     /// Takes every entry to the end of the stream.
@@ -98,15 +107,35 @@ impl<'a, T: Tree> Apply<'a, T> {
         let mut path = Vec::new();
         while reader.advance()? {
             self.count(reader.entry())?;
-            match self.rules.judge(reader.entry(), &mut path)? {
-                Action::Skip => {}
-                Action::Whiteout => self.whiteout(&path)?,
-                Action::Opaque => self.opaque(&path)?,
-                Action::Node(NodeKind::File) => self.file(&path, reader)?,
-                Action::Node(kind) => self.node(&path, kind, reader.entry())?,
+            let action = self.rules.judge(reader.entry(), &mut path)?;
+            match self.entry(action, &path, reader) {
+                Ok(()) => {}
+                Err(error) if self.may_be_mistaken(&error) => {
+                    // The verdict is left to an extraction with the layers below; the stream is still verified.
+                    self.unresolved(&path)?;
+                    break;
+                }
+                Err(error) => return Err(error),
             }
         }
         reader.drain()
+    }
+
+    fn entry<S: Source>(&mut self, action: Action, path: &[u8], reader: &mut Reader<'_, S>) -> Result<(), LayerError> {
+        match action {
+            Action::Skip => Ok(()),
+            Action::Whiteout => self.whiteout(path),
+            Action::Opaque => self.opaque(path),
+            Action::Node(NodeKind::File) => self.file(path, reader),
+            Action::Node(kind) => self.node(path, kind, reader.entry()),
+        }
+    }
+
+    /// Whether an entry is refused because of what was only assumed about the layers below.
+    fn may_be_mistaken(&self, error: &LayerError) -> bool {
+        let by_structure = matches!(error, LayerError::Archive { .. } | LayerError::UnsafePath { .. });
+        // The root is always there without an entry.
+        by_structure && self.below.is_none() && self.needs.implicit.keys().any(|path| !path.is_empty())
     }
 
     /// Writes what had to wait for the last entry, and ends the record.
@@ -139,7 +168,7 @@ impl<'a, T: Tree> Apply<'a, T> {
                 continue;
             }
             let (parent, name) = split(&record.path);
-            let dir = self.directory(parent, Purpose::Whiteout)?;
+            let Some(dir) = self.existing_directory(parent)? else { continue };
             self.tree.finish_directory(&dir, name, &record.meta).map_err(|failed| failed.at(&record.path))?;
         }
         Ok(())
@@ -230,12 +259,13 @@ impl<'a, T: Tree> Apply<'a, T> {
     }
 
     fn make_directory(&mut self, dir: &T::Dir, name: &[u8], full: &[u8], meta: &Meta) -> Result<(), LayerError> {
+        self.end_following(dir, name);
         if let Made::Taken = self.tree.make_directory(dir, name, meta).map_err(|failed| failed.at(full))? {
             self.overrides = true;
             match self.tree.find(dir, name).map_err(|failed| failed.at(full))? {
                 Found::Directory(existing) => {
                     self.tree.update_directory(&existing, meta).map_err(|failed| failed.at(full))?;
-                    self.needs.implicit.remove(full);
+                    self.describe(full)?;
                 }
                 Found::Absent | Found::Symlink(_) | Found::Whiteout | Found::Other => {
                     self.clear(dir, name)?;
@@ -257,34 +287,53 @@ impl<'a, T: Tree> Apply<'a, T> {
 
     fn whiteout(&mut self, path: &[u8]) -> Result<(), LayerError> {
         let (parent, name) = split(path);
-        let dir = self.directory(parent, Purpose::Whiteout)?;
+        let Some(dir) = self.resolve(parent, Some(Purpose::Whiteout))? else { return Ok(()) };
         let full = joined(self.tree.path(&dir), name);
-        match self.tree.make_whiteout(&dir, name).map_err(|failed| failed.at(path))? {
-            Made::New(()) => {
-                self.needs.add_whiteout(&full, self.rules.limits)?;
-                self.record(&full, &Content::Whiteout, &Meta::default(), Origin::Archive)
-            }
-            Made::Taken => match self.tree.find(&dir, name).map_err(|failed| failed.at(path))? {
-                Found::Directory(own) => {
-                    self.tree.make_opaque(&own).map_err(|failed| failed.at(path))?;
-                    if let Some(implicit) = self.needs.implicit.get_mut(&full) {
-                        implicit.cut = true;
-                    }
-                    // A second mark is the same mark.
-                    self.overrides = true;
-                    self.record(&full, &Content::Opaque, &Meta::default(), Origin::Archive)
+        self.end_following(&dir, name);
+        if let Made::Taken = self.tree.make_whiteout(&dir, name).map_err(|failed| failed.at(path))? {
+            let Found::Directory(own) = self.tree.find(&dir, name).map_err(|failed| failed.at(path))? else {
+                // What this layer has there hides the layers below by itself.
+                return Ok(());
+            };
+            match self.needs.implicit.get(&full) {
+                Some(Implicit { for_whiteouts: true, described: false }) => {
+                    // It was to hide parts of a directory that goes as a whole.
+                    self.clear(&dir, name)?;
+                    self.place(&dir, name, path, |tree| tree.make_whiteout(&dir, name))?;
                 }
-                Found::Absent | Found::Symlink(_) | Found::Whiteout | Found::Other => Ok(()),
-            },
+                Some(_) | None => {
+                    if self.describe(&full)? {
+                        // Nothing is left below whose owner and mode it could take.
+                        let meta = Meta::implicit_directory();
+                        self.record(&full, &Content::Directory, &meta, Origin::Archive)?;
+                    }
+                    self.directories.clear();
+                    self.tree.make_opaque(&own).map_err(|failed| failed.at(path))?;
+                    self.overrides = true;
+                    return self.record(&full, &Content::Opaque, &Meta::default(), Origin::Archive);
+                }
+            }
         }
+        self.needs.add_whiteout(&full, self.rules.limits)?;
+        self.record(&full, &Content::Whiteout, &Meta::default(), Origin::Archive)
+    }
+
+    /// A directory without an entry has one now; says whether it was one.
+    fn describe(&mut self, full: &[u8]) -> Result<bool, LayerError> {
+        let Some(implicit) = self.needs.implicit.get_mut(full).filter(|implicit| !implicit.described) else {
+            return Ok(false);
+        };
+        implicit.described = true;
+        self.record(full, &Content::Assumed, &Meta::default(), Origin::Archive)?;
+        Ok(true)
     }
 
     fn opaque(&mut self, path: &[u8]) -> Result<(), LayerError> {
-        let dir = self.directory(path, Purpose::Whiteout)?;
+        let Some(dir) = self.resolve(path, Some(Purpose::Whiteout))? else { return Ok(()) };
         let full = self.tree.path(&dir).to_vec();
-        if full.is_empty() {
-            self.needs.root_opaque = true;
-        }
+        self.needs.root_opaque |= full.is_empty();
+        // What is open does not know of the mark.
+        self.directories.clear();
         self.tree.make_opaque(&dir).map_err(|failed| failed.at(path))?;
         self.overrides = true;
         self.record(&full, &Content::Opaque, &Meta::default(), Origin::Archive)
@@ -301,6 +350,7 @@ impl<'a, T: Tree> Apply<'a, T> {
         path: &[u8],
         mut make: impl FnMut(&mut T) -> Result<Made<X>, Failed>,
     ) -> Result<X, LayerError> {
+        self.end_following(dir, name);
         if let Made::New(made) = make(&mut self.tree).map_err(|failed| failed.at(path))? {
             return Ok(made);
         }
@@ -311,12 +361,21 @@ impl<'a, T: Tree> Apply<'a, T> {
         }
     }
 
+    /// Something is about to stand where a lower layer's link was followed.
+    fn end_following(&mut self, dir: &T::Dir, name: &[u8]) {
+        if !self.followed.is_empty() && self.followed.remove(&joined(self.tree.path(dir), name)) {
+            self.directories.clear();
+        }
+    }
+
     fn clear(&mut self, dir: &T::Dir, name: &[u8]) -> Result<(), LayerError> {
         let full = joined(self.tree.path(dir), name);
         self.tree.remove(dir, name).map_err(|failed| failed.at(&full))?;
         self.overrides = true;
-        self.needs.forget_below(&full);
         self.directories.clear();
+        for assumed in self.needs.forget_below(&full) {
+            self.record(&assumed, &Content::Assumed, &Meta::default(), Origin::Archive)?;
+        }
         self.record(&full, &Content::Removed, &Meta::default(), Origin::Archive)
     }
 
@@ -336,26 +395,28 @@ impl<'a, T: Tree> Apply<'a, T> {
         } else {
             self.existing_directory(target_parent)?
         };
-        let Some(target_dir) = found else {
-            self.needs.redo = true;
-            return Ok(());
-        };
+        let Some(target_dir) = found else { return self.unresolved(full) };
         let target_full = joined(self.tree.path(&target_dir), target_name);
         if target_full == full {
             return Err(refuse("a hard link to itself"));
+        }
+        if target_full.strip_prefix(full).is_some_and(|rest| rest.starts_with(b"/")) {
+            return Err(refuse("a hard link in place of the directory that holds its target"));
         }
         match self.tree.find(&target_dir, target_name).map_err(|failed| failed.at(&target))? {
             Found::Symlink(_) | Found::Other => {}
             Found::Directory(_) => return Err(refuse("a hard link to a directory")),
             Found::Whiteout => return Err(refuse("a hard link to something that this layer removes")),
-            Found::Absent if !stacked => {
-                self.needs.redo = true;
-                return Ok(());
-            }
+            Found::Absent if !stacked => return self.unresolved(full),
             Found::Absent => self.copy_up(&target_dir, target_name, &target_full, &refuse)?,
         }
         self.place(dir, name, full, |tree| tree.make_link(dir, name, &target_dir, target_name))?;
         self.record(full, &Content::HardLink(target_full), &Meta::default(), Origin::Archive)
+    }
+
+    fn unresolved(&mut self, full: &[u8]) -> Result<(), LayerError> {
+        self.needs.redo = true;
+        self.record(full, &Content::Unresolved, &Meta::default(), Origin::Archive)
     }
 
     /// Brings a lower layer's file into this layer, as overlayfs does when it is linked to.
@@ -367,7 +428,9 @@ impl<'a, T: Tree> Apply<'a, T> {
         refuse: &dyn Fn(&'static str) -> LayerError,
     ) -> Result<(), LayerError> {
         let lower = match &mut self.below {
-            Some(below) if !self.tree.hides_below(dir) => below.find(full).map_err(|failed| failed.at(full))?,
+            Some(below) if !self.needs.root_opaque && !self.tree.hides_below(dir) => {
+                below.find(full).map_err(|failed| failed.at(full))?
+            }
             Some(_) | None => Lower::Absent,
         };
         match lower {
@@ -427,16 +490,7 @@ impl<'a, T: Tree> Apply<'a, T> {
     }
 
     fn resolve(&mut self, path: &[u8], make: Option<Purpose>) -> Result<Option<T::Dir>, LayerError> {
-        let mut known = path.len();
-        let mut dir = loop {
-            if known == 0 {
-                break self.tree.root();
-            }
-            if let Some(dir) = self.directories.get(&path[..known]) {
-                break dir;
-            }
-            known = split(&path[..known]).0.len();
-        };
+        let (mut known, mut dir) = self.directories.nearest(path).unwrap_or_else(|| (0, self.tree.root()));
         while known < path.len() {
             let from = if known == 0 { 0 } else { known + 1 };
             known = path[from..].iter().position(|&b| b == b'/').map_or(path.len(), |at| from + at);
@@ -447,7 +501,7 @@ impl<'a, T: Tree> Apply<'a, T> {
             self.directories.keep(&path[..known], &dir);
         }
         if make == Some(Purpose::Content) && self.whiteout_directories > 0 {
-            self.needs.used_for_content(self.tree.path(&dir));
+            self.lookups += self.needs.used_for_content(self.tree.path(&dir));
         }
         Ok(Some(dir))
     }
@@ -486,16 +540,17 @@ impl<'a, T: Tree> Apply<'a, T> {
                     return Err(LayerError::Archive { entry: EntryName::new(path), what });
                 }
                 Found::Whiteout => {
-                    let Some(purpose) = make else { return Ok(None) };
+                    // Below something that this layer removes there is nothing to hide.
+                    let Some(Purpose::Content) = make else { return Ok(None) };
                     self.clear(&dir, &name)?;
-                    dir = self.implicit(&dir, &name, purpose, true)?;
+                    dir = self.after_whiteout(&dir, &name)?;
                     continue;
                 }
                 Found::Absent => match self.link_below(&dir, &name)? {
                     Some(text) => text,
                     None => {
                         let Some(purpose) = make else { return Ok(None) };
-                        dir = self.implicit(&dir, &name, purpose, false)?;
+                        dir = self.implicit(&dir, &name, purpose)?;
                         continue;
                     }
                 },
@@ -515,37 +570,58 @@ impl<'a, T: Tree> Apply<'a, T> {
     /// The text of a link that a lower layer has under this name.
     fn link_below(&mut self, dir: &T::Dir, name: &[u8]) -> Result<Option<Vec<u8>>, LayerError> {
         let Some(below) = &mut self.below else { return Ok(None) };
-        if self.tree.hides_below(dir) {
+        if self.needs.root_opaque || self.tree.hides_below(dir) {
             return Ok(None);
         }
         let path = joined(self.tree.path(dir), name);
         match below.find(&path).map_err(|failed| failed.at(&path))? {
-            Lower::Symlink(text, _) => Ok(Some(text)),
+            Lower::Symlink(text, _) => {
+                if !self.followed.contains(&path) {
+                    self.needs.account(&path, self.rules.limits)?;
+                    self.followed.insert(path);
+                }
+                Ok(Some(text))
+            }
             Lower::Absent | Lower::Directory(_) | Lower::Other(_) => Ok(None),
         }
     }
 
-    fn implicit(&mut self, dir: &T::Dir, name: &[u8], purpose: Purpose, cut: bool) -> Result<T::Dir, LayerError> {
+    /// A parent without an entry.
+    fn implicit(&mut self, dir: &T::Dir, name: &[u8], purpose: Purpose) -> Result<T::Dir, LayerError> {
+        let for_whiteouts = purpose == Purpose::Whiteout;
+        if !for_whiteouts && self.whiteout_directories > 0 {
+            self.lookups += self.needs.used_for_content(self.tree.path(dir));
+        }
+        let (full, made) = self.make_parent(dir, name, Origin::Implicit)?;
+        self.whiteout_directories += u64::from(for_whiteouts);
+        self.needs.add_implicit(&full, Implicit { for_whiteouts, described: false }, self.rules.limits)?;
+        Ok(made)
+    }
+
+    /// A parent without an entry whose name this layer removed from the layers below.
+    fn after_whiteout(&mut self, dir: &T::Dir, name: &[u8]) -> Result<T::Dir, LayerError> {
+        let (full, made) = self.make_parent(dir, name, Origin::Archive)?;
+        self.tree.make_opaque(&made).map_err(|failed| failed.at(&full))?;
+        self.record(&full, &Content::Opaque, &Meta::default(), Origin::Archive)?;
+        Ok(made)
+    }
+
+    fn make_parent(&mut self, dir: &T::Dir, name: &[u8], origin: Origin) -> Result<(Vec<u8>, T::Dir), LayerError> {
         let full = joined(self.tree.path(dir), name);
-        if name.len() > self.rules.limits.component_bytes {
-            let max = self.rules.limits.component_bytes as u64;
+        let limits = self.rules.limits;
+        if name.len() > limits.component_bytes {
+            let max = limits.component_bytes as u64;
             return Err(LayerError::Limit { entry: EntryName::new(&full), limit: "componentBytes", max });
         }
-        if components(&full).count() > self.rules.limits.depth {
-            let max = self.rules.limits.depth as u64;
+        if components(&full).count() > limits.depth {
+            let max = limits.depth as u64;
             return Err(LayerError::Limit { entry: EntryName::new(&full), limit: "directoryDepth", max });
         }
         let meta = Meta::implicit_directory();
         self.place(dir, name, &full, |tree| tree.make_directory(dir, name, &meta))?;
-        let for_whiteouts = purpose == Purpose::Whiteout;
-        self.whiteout_directories += u64::from(for_whiteouts);
-        self.needs.add_implicit(&full, Implicit { for_whiteouts, cut }, self.rules.limits)?;
-        self.record(&full, &Content::Directory, &meta, Origin::Implicit)?;
-        if cut {
-            self.mark_opaque(dir, name, &full)?;
-        }
+        self.record(&full, &Content::Directory, &meta, origin)?;
         match self.tree.find(dir, name).map_err(|failed| failed.at(&full))? {
-            Found::Directory(made) => Ok(made),
+            Found::Directory(made) => Ok((full, made)),
             Found::Absent | Found::Symlink(_) | Found::Whiteout | Found::Other => {
                 Err(Failed { action: "create", errno: rustix::io::Errno::NOTDIR }.at(&full))
             }
@@ -595,21 +671,33 @@ impl<D: Clone> Directories<D> {
         Directories { young: HashMap::new(), old: HashMap::new(), half: max.div_ceil(2), last: None }
     }
 
-    fn get(&mut self, path: &[u8]) -> Option<D> {
+    /// The directory at a path, or one above it, and how much of the path leads there. A handful of prefixes is tried:
+    /// a path may have thousands.
+    fn nearest(&mut self, path: &[u8]) -> Option<(usize, D)> {
         if let Some((last, dir)) = &self.last
             && last == path
         {
-            return Some(dir.clone());
+            return Some((path.len(), dir.clone()));
         }
-        let dir = match self.young.get(path) {
-            Some(dir) => dir.clone(),
-            None => {
-                let (path, dir) = self.old.remove_entry(path)?;
-                self.keep(&path, &dir);
-                return Some(dir);
+        let shared = self.last.as_ref().map_or(0, |(last, _)| shared_directories(last, path));
+        for length in [path.len(), split(path).0.len(), shared] {
+            if length > 0
+                && let Some(dir) = self.get(&path[..length])
+            {
+                return Some((length, dir));
             }
-        };
-        self.last = Some((path.to_vec(), dir.clone()));
+        }
+        None
+    }
+
+    fn get(&mut self, path: &[u8]) -> Option<D> {
+        if let Some(dir) = self.young.get(path) {
+            let dir = dir.clone();
+            self.last = Some((path.to_vec(), dir.clone()));
+            return Some(dir);
+        }
+        let (path, dir) = self.old.remove_entry(path)?;
+        self.keep(&path, &dir);
         Some(dir)
     }
 

@@ -5,13 +5,14 @@
 //!
 //! Invariants: `lookups_see_what_overlayfs_shows`.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::dir::chain::shared_directories;
 use super::dir::marks::{self, Form};
 use super::dir::resolve;
 use super::error::{Doing, Failed, RESOLVE};
@@ -57,7 +58,7 @@ impl LowerNode {
     }
 }
 
-/// Directories kept open: parts, not paths.
+/// Directories kept open, counted by their parts: one for each layer that has the directory.
 const OPEN_MAX: usize = 256;
 
 /// The layers below.
@@ -65,8 +66,13 @@ const OPEN_MAX: usize = 256;
 pub(super) struct Below {
     root: Option<Merged>,
     form: Form,
-    cache: HashMap<Vec<u8>, Option<Merged>>,
+    /// The path looked up last, as far as it leads to directories.
+    path: Vec<u8>,
+    /// Its last directories, outermost first, each with how much of the path leads to it.
+    levels: VecDeque<(usize, Merged)>,
     open: usize,
+    /// How much of a path was found to lead nowhere, directly below `path`.
+    missing: Option<Vec<u8>>,
 }
 
 impl Below {
@@ -77,7 +83,7 @@ impl Below {
             parts.push(resolve::reopen(*root)?);
         }
         let root = (!parts.is_empty()).then(|| Merged(Rc::new(parts)));
-        Ok(Below { root, form, cache: HashMap::new(), open: 0 })
+        Ok(Below { root, form, path: Vec::new(), levels: VecDeque::new(), open: 0, missing: None })
     }
 
     /// What lies under a path.
@@ -93,37 +99,35 @@ impl Below {
     }
 
     /// The directory under a path; none if something else or nothing lies there.
-    pub(super) fn directory(&mut self, path: &[u8]) -> Result<Option<Merged>, Failed> {
-        let mut known = path.len();
-        let mut dir = loop {
-            if known == 0 {
-                break self.root.clone();
-            }
-            if let Some(dir) = self.cache.get(&path[..known]) {
-                break dir.clone();
-            }
-            known = split(&path[..known]).0.len();
-        };
-        while known < path.len() {
-            let Some(above) = dir else { return Ok(None) };
-            let from = if known == 0 { 0 } else { known + 1 };
-            known = path[from..].iter().position(|&b| b == b'/').map_or(path.len(), |at| from + at);
-            dir = match self.look(&above, &path[from..known])? {
-                Lower::Directory(dir) => Some(dir),
-                Lower::Absent | Lower::Symlink(..) | Lower::Other(_) => None,
+    fn directory(&mut self, path: &[u8]) -> Result<Option<Merged>, Failed> {
+        if let Some(missing) = &self.missing
+            && shared_directories(missing, path) == missing.len()
+        {
+            return Ok(None);
+        }
+        let shared = shared_directories(&self.path, path);
+        while let Some((_, dir)) = self.levels.pop_back_if(|(end, _)| *end > shared) {
+            self.open -= dir.0.len();
+        }
+        let Some(root) = &self.root else { return Ok(None) };
+        let (mut end, mut dir) = self.levels.back().cloned().unwrap_or_else(|| (0, root.clone()));
+        while end < path.len() {
+            let from = if end == 0 { 0 } else { end + 1 };
+            let to = path[from..].iter().position(|&b| b == b'/').map_or(path.len(), |at| from + at);
+            let Lower::Directory(next) = self.look(&dir, &path[from..to])? else {
+                self.path = path[..end].to_vec();
+                self.missing = Some(path[..to].to_vec());
+                return Ok(None);
             };
-            self.keep(&path[..known], dir.clone());
+            self.open += next.0.len();
+            self.levels.push_back((to, next.clone()));
+            while self.open > OPEN_MAX && self.levels.len() > 1 {
+                self.open -= self.levels.pop_front().map_or(0, |(_, dir)| dir.0.len());
+            }
+            (end, dir) = (to, next);
         }
-        Ok(dir)
-    }
-
-    fn keep(&mut self, path: &[u8], dir: Option<Merged>) {
-        self.open += dir.as_ref().map_or(1, |dir| dir.0.len());
-        if self.open > OPEN_MAX {
-            self.cache.clear();
-            self.open = dir.as_ref().map_or(1, |dir| dir.0.len());
-        }
-        self.cache.insert(path.to_vec(), dir);
+        self.path = path.to_vec();
+        Ok(Some(dir))
     }
 
     fn look(&self, parent: &Merged, name: &[u8]) -> Result<Lower, Failed> {

@@ -29,12 +29,15 @@ mod error;
 mod extract;
 pub mod limits;
 mod needs;
+mod plain;
+mod read_back;
 pub mod rules;
 mod settle;
 mod stream;
 pub mod sums;
 pub mod tar;
 pub mod tree;
+mod verify;
 
 use std::io::BufRead;
 use std::ops::ControlFlow;
@@ -48,6 +51,7 @@ pub use dir::remove_tree;
 pub use error::{EntryName, Failed, LayerError};
 pub use limits::LayerLimits;
 pub use needs::{Implicit, Needs};
+pub use verify::{Damage, DamageKind, Depth};
 
 /// Name of the tree inside a stage or snapshot.
 pub const TREE: &str = "fs";
@@ -209,4 +213,51 @@ pub fn settle(
     form: Form,
 ) -> Result<Settled, LayerError> {
     settle::settle(stage, needs, lowers, form)
+}
+
+/// Applies a layer on top of an existing tree without overlayfs: what it removes is removed, what it has moves in.
+///
+/// `scratch` is an empty directory on the same file system, as private as a stage; the layer is extracted and verified
+/// there first, so that `target` changes only for a layer that is good. It is empty again afterwards.
+///
+/// # Errors
+/// As [`extract`]; if the file system fails while the layer moves in, `target` is left with a part of it.
+pub fn apply_plain(
+    input: &mut dyn BufRead,
+    spec: &LayerSpec<'_>,
+    target: BorrowedFd<'_>,
+    scratch: BorrowedFd<'_>,
+    progress: &dyn Progress,
+) -> Result<Extracted, LayerError> {
+    plain::apply(input, spec, target, scratch, progress)
+}
+
+/// Writes a stored layer as a tar stream: the entries of its archive with the metadata the image gave them, whatever is
+/// on disk. Applied to the same layers below it gives the same tree; its diff ID is another one.
+///
+/// # Errors
+/// [`LayerError::Sums`] where tree and record do not agree, or what `out` says as [`LayerError::Stage`].
+pub fn read_back(snapshot: BorrowedFd<'_>, out: &mut dyn std::io::Write) -> Result<(), LayerError> {
+    read_back::read_back(snapshot, out)
+}
+
+/// Compares a stored layer with its record; `found` hears of every difference. Says how many entries were compared.
+///
+/// # Errors
+/// [`LayerError::Sums`] if the record itself is damaged, or what the file system says.
+pub fn verify(
+    snapshot: BorrowedFd<'_>,
+    depth: Depth,
+    form: Form,
+    found: &mut dyn FnMut(Damage),
+) -> Result<u64, LayerError> {
+    verify::verify(snapshot, depth, form, found)
+}
+
+/// What a stored layer needs from the layers below, from its record: for a layer that was extracted before a crash.
+///
+/// # Errors
+/// [`LayerError::Sums`] if the record is damaged.
+pub fn needs_of(snapshot: BorrowedFd<'_>, limits: &LayerLimits) -> Result<Needs, LayerError> {
+    needs::from_sums(snapshot, limits)
 }

@@ -15,21 +15,19 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
-use super::below::{Below, Lower, Merged};
-use super::copy_up;
+use super::below::{Below, Lower};
+use super::dir::chain::Chain;
 use super::dir::marks::{self, Form};
+use super::dir::meta::{keeping_times, take_over};
 use super::dir::resolve;
 use super::error::{Doing, Failed, LayerError};
 use super::limits::LayerLimits;
 use super::needs::{Implicit, Needs};
-use super::rules::{Rules, components, split};
+use super::rules::{Rules, split};
 use super::{Settled, TREE};
-
-/// Owner, mode, times, the bits that matter.
-const MODE: u32 = 0o7777;
 
 /// See [`super::settle`].
 pub(super) fn settle(
@@ -47,6 +45,7 @@ pub(super) fn settle(
     let limits = LayerLimits::default();
     let mut layer = Layer {
         root: root.as_fd(),
+        own: Chain::new(root.as_fd(), Some(form)),
         below,
         form,
         rules: Rules { limits: &limits, integrity_xattrs: true },
@@ -57,6 +56,7 @@ pub(super) fn settle(
 
 struct Layer<'a> {
     root: BorrowedFd<'a>,
+    own: Chain<'a>,
     below: Below,
     form: Form,
     rules: Rules<'a>,
@@ -69,9 +69,12 @@ impl Layer<'_> {
             self.root_opaque = true;
             self.hide_root().map_err(|failed| failed.at(b"/"))?;
         }
-        for (path, implicit) in &needs.implicit {
-            if !implicit.cut && self.is_link_below(path).map_err(|failed| failed.at(path))? {
-                return Ok(Settled::Redo);
+        if !needs.stacked {
+            for path in needs.implicit.keys() {
+                // Whether this layer hides the link does not matter: what went through it may have come before.
+                if let Lower::Symlink(..) = self.below.find(path).map_err(|failed| failed.at(path))? {
+                    return Ok(Settled::Redo);
+                }
             }
         }
         for path in &needs.whiteouts {
@@ -86,18 +89,9 @@ impl Layer<'_> {
 
     /// What the layers below show at a path of this layer: nothing where this layer hides it.
     fn lower(&mut self, path: &[u8]) -> Result<Lower, Failed> {
-        let parent = split(path).0;
-        let mut dir = resolve::reopen(self.root)?;
-        for name in components(parent) {
-            dir = match resolve::open_directory(dir.as_fd(), name, OFlags::RDONLY) {
-                Ok(dir) => dir,
-                // Removed again while unpacking.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Lower::Absent),
-                Err(errno) => return Err(Failed { action: "open", errno }),
-            };
-            if marks::is_opaque(dir.as_fd(), self.form).doing("look at")? {
-                return Ok(Lower::Absent);
-            }
+        // Missing: removed again while unpacking.
+        if self.own.at(split(path).0)?.is_none() || self.own.hides_below() {
+            return Ok(Lower::Absent);
         }
         self.below.find(path)
     }
@@ -105,25 +99,6 @@ impl Layer<'_> {
     /// The same, where the names themselves are gone with an opaque root.
     fn lower_unless_hidden(&mut self, path: &[u8]) -> Result<Lower, Failed> {
         if self.root_opaque && !path.is_empty() { Ok(Lower::Absent) } else { self.lower(path) }
-    }
-
-    fn is_link_below(&mut self, path: &[u8]) -> Result<bool, Failed> {
-        Ok(match self.lower_unless_hidden(path)? {
-            Lower::Symlink(..) => true,
-            Lower::Absent | Lower::Directory(_) | Lower::Other(_) => false,
-        })
-    }
-
-    fn open(&self, path: &[u8]) -> Result<Option<std::os::fd::OwnedFd>, Failed> {
-        let mut dir = resolve::reopen(self.root)?;
-        for name in components(path) {
-            dir = match resolve::open_directory(dir.as_fd(), name, OFlags::RDONLY) {
-                Ok(dir) => dir,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-                Err(errno) => return Err(Failed { action: "open", errno }),
-            };
-        }
-        Ok(Some(dir))
     }
 
     fn whiteout(&mut self, path: &[u8]) -> Result<(), Failed> {
@@ -135,10 +110,10 @@ impl Layer<'_> {
         if hides {
             return Ok(());
         }
-        let Some(dir) = self.open(parent)? else { return Ok(()) };
-        let dir = dir.as_fd();
+        let form = self.form;
+        let Some(dir) = self.own.at(parent)? else { return Ok(()) };
         match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if marks::is_whiteout(dir, name, &stat, self.form).doing("look at")? => {
+            Ok(stat) if marks::is_whiteout(dir, name, &stat, form).doing("look at")? => {
                 keeping_times(dir, || rustix::fs::unlinkat(dir, name, AtFlags::empty()).doing("remove the whiteout"))
             }
             Ok(_) | Err(Errno::NOENT) => Ok(()),
@@ -147,44 +122,35 @@ impl Layer<'_> {
     }
 
     fn implicit(&mut self, path: &[u8], implicit: Implicit) -> Result<(), Failed> {
-        if implicit.cut {
+        if implicit.described {
             return Ok(());
         }
         let lower = match self.lower_unless_hidden(path)? {
             Lower::Directory(merged) => Some(merged),
             Lower::Absent | Lower::Symlink(..) | Lower::Other(_) => None,
         };
-        let Some(dir) = self.open(path)? else { return Ok(()) };
         match lower {
-            Some(lower) => self.take_over(dir.as_fd(), &lower),
+            Some(lower) => match self.own.at(path)? {
+                Some(dir) => {
+                    let stat = rustix::fs::fstat(lower.top()).doing("look at")?;
+                    take_over(lower.top(), dir, &stat, self.form, &self.rules)
+                }
+                None => Ok(()),
+            },
             None if implicit.for_whiteouts && !path.is_empty() => {
                 let (parent, name) = split(path);
-                let Some(parent) = self.open(parent)? else { return Ok(()) };
-                let parent = parent.as_fd();
+                // In an opaque root the directory itself hid one below.
+                let hides = self.root_opaque && parent.is_empty() && !matches!(self.below.find(path)?, Lower::Absent);
+                let form = self.form;
+                let Some(parent) = self.own.at(parent)? else { return Ok(()) };
                 keeping_times(parent, || match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-                    Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
+                    Ok(()) if hides => marks::make_whiteout(parent, name, form).doing("create the whiteout"),
+                    Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
                     Err(errno) => Err(Failed { action: "remove", errno }),
                 })
             }
             None => Ok(()),
         }
-    }
-
-    /// Gives a directory what the one below has.
-    fn take_over(&self, dir: BorrowedFd<'_>, lower: &Merged) -> Result<(), Failed> {
-        let stat = rustix::fs::fstat(lower.top()).doing("look at")?;
-        if self.form == Form::Root {
-            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-            rustix::fs::fchown(dir, Some(uid), Some(gid)).doing("change the owner of")?;
-        }
-        for (name, value) in copy_up::xattrs(lower.top(), &self.rules)? {
-            if self.form == Form::Root || name.starts_with(b"user.") {
-                rustix::fs::fsetxattr(dir, name.as_slice(), &value, XattrFlags::empty())
-                    .doing("set an extended attribute of")?;
-            }
-        }
-        rustix::fs::fchmod(dir, Mode::from_raw_mode(stat.st_mode & MODE)).doing("change the mode of")?;
-        rustix::fs::futimens(dir, &times_of(&stat)).doing("set the times of")
     }
 
     /// Hides every name of the layers' roots below, since overlayfs always merges the roots.
@@ -219,20 +185,4 @@ impl Layer<'_> {
             Err(errno) => Err(Failed { action: "open", errno }),
         }
     }
-}
-
-fn times_of(stat: &rustix::fs::Stat) -> Timestamps {
-    let time = |seconds, nanos: u64| Timespec { tv_sec: seconds, tv_nsec: i64::try_from(nanos).unwrap_or_default() };
-    Timestamps {
-        last_access: time(stat.st_mtime, stat.st_mtime_nsec),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-    }
-}
-
-/// Changes names in a directory and gives it its times back.
-fn keeping_times(dir: BorrowedFd<'_>, change: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
-    let stat = rustix::fs::fstat(dir).doing("look at")?;
-    debug_assert!(FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-    change()?;
-    rustix::fs::futimens(dir, &times_of(&stat)).doing("set the times of")
 }

@@ -12,7 +12,9 @@ mod gzip;
 mod zstd;
 
 use super::blob::Blob;
-use super::error::LayerError;
+use windlass_core::digest::Digest;
+
+use super::error::{EntryName, LayerError};
 use super::limits::LayerLimits;
 
 /// How a layer is compressed.
@@ -87,6 +89,35 @@ impl Decoder {
         match self {
             Decoder::Gzip(gzip) => gzip.has_zero_padding(),
             Decoder::Plain | Decoder::Zstd(_) => false,
+        }
+    }
+}
+
+/// Bytes inflated at once by [`inflate`].
+const INFLATE_STEP: usize = 64 << 10;
+
+/// The plain bytes of a compressed stream at hand, by the rules for layers, and whether zeros behind its end were
+/// ignored. At most [`LayerLimits::unpacked_bytes`] of them.
+///
+/// # Errors
+/// [`LayerError::Compression`] for a stream that is damaged or cut off, [`LayerError::Limit`] for one that is too much.
+pub fn inflate(bytes: &[u8], stated: Compression, limits: &LayerLimits) -> Result<(Vec<u8>, bool), LayerError> {
+    let digest = Digest::sha256(bytes);
+    let mut input = bytes;
+    let mut blob = Blob::new(&mut input, &digest, bytes.len() as u64, &());
+    let (mut decoder, _) = Decoder::new(&mut blob, stated, limits)?;
+    let mut plain = Vec::new();
+    loop {
+        let start = plain.len();
+        plain.resize(start + INFLATE_STEP, 0);
+        let count = decoder.read(&mut blob, &mut plain[start..])?;
+        plain.truncate(start + count);
+        if plain.len() as u64 > limits.unpacked_bytes {
+            let max = limits.unpacked_bytes;
+            return Err(LayerError::Limit { entry: EntryName::default(), limit: "layerUnpackedBytes", max });
+        }
+        if count == 0 {
+            return Ok((plain, decoder.has_zero_padding()));
         }
     }
 }

@@ -55,6 +55,14 @@ pub(crate) fn is_opaque(dir: BorrowedFd<'_>, form: Form) -> Result<bool, Errno> 
     }
 }
 
+/// Takes the mark of an open directory away.
+pub(crate) fn clear_opaque(dir: BorrowedFd<'_>, form: Form) -> Result<(), Errno> {
+    match rustix::fs::fremovexattr(dir, form.opaque_xattr()) {
+        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Puts a whiteout under a free name.
 pub(crate) fn make_whiteout(dir: BorrowedFd<'_>, name: &[u8], form: Form) -> Result<(), Errno> {
     let made = rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0);

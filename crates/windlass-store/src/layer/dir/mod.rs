@@ -6,7 +6,9 @@
 //!
 //! Invariants: `modes_are_exact_whatever_the_umask`; `times_of_directories_survive_their_children`.
 
+pub(crate) mod chain;
 pub mod marks;
+pub(crate) mod meta;
 mod remove;
 pub(crate) mod resolve;
 mod special;

@@ -7,10 +7,35 @@ use super::read::Reader;
 use super::{Content, Record};
 use crate::layer::error::LayerError;
 
-type Key = (Vec<u8>, bool);
+type Key = (Vec<u8>, Part);
+
+/// Records of one name that stand beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Entry,
+    Opaque,
+    /// These stay whatever comes later: they are about the layer as a whole.
+    Unresolved,
+    Assumed,
+    Stacked,
+}
 
 fn key(record: &Record) -> Key {
-    (record.path.clone(), record.content == Content::Opaque)
+    let part = match record.content {
+        Content::Opaque => Part::Opaque,
+        Content::Unresolved => Part::Unresolved,
+        Content::Assumed => Part::Assumed,
+        Content::Stacked => Part::Stacked,
+        Content::Directory
+        | Content::File { .. }
+        | Content::Symlink(_)
+        | Content::HardLink(_)
+        | Content::Device(_)
+        | Content::Fifo
+        | Content::Whiteout
+        | Content::Removed => Part::Entry,
+    };
+    (record.path.clone(), part)
 }
 
 /// Reads all records and keeps what counts at the end, in the order of the archive. A hard link whose target was
@@ -28,7 +53,7 @@ pub(super) fn last_of_each<R: Read>(reader: Reader<R>) -> Result<Vec<Record>, La
         }
         let at = all.len();
         if let Content::HardLink(target) = &record.content
-            && let Some(&target) = live.get(&(target.clone(), false))
+            && let Some(&target) = live.get(&(target.clone(), Part::Entry))
         {
             content_of.insert(at, content_of.get(&target).copied().unwrap_or(target));
         }
@@ -63,14 +88,16 @@ pub(super) fn last_of_each<R: Read>(reader: Reader<R>) -> Result<Vec<Record>, La
 fn forget(live: &mut BTreeMap<Key, usize>, path: &[u8]) {
     let below = [path, b"/"].concat();
     let gone: Vec<Key> = live
-        .range((below.clone(), false)..)
+        .range((below.clone(), Part::Entry)..)
         .map(|(key, _)| key)
         .take_while(|key| key.0.starts_with(&below))
+        .filter(|key| matches!(key.1, Part::Entry | Part::Opaque))
         .cloned()
         .collect();
     for key in gone {
         live.remove(&key);
     }
-    live.remove(&(path.to_vec(), false));
-    live.remove(&(path.to_vec(), true));
+    for part in [Part::Entry, Part::Opaque] {
+        live.remove(&(path.to_vec(), part));
+    }
 }

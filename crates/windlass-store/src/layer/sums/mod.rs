@@ -57,6 +57,13 @@ pub enum Content {
     Whiteout,
     /// The directory of this name hides what the layers below have in it.
     Opaque,
+    /// Could not be made without the layers below: the layer has to be extracted again.
+    Unresolved,
+    /// For a time a directory stood here without an entry: if the layers below have a link here, the layer has to be
+    /// extracted again.
+    Assumed,
+    /// Says of the whole layer that the layers below were at hand when it was extracted.
+    Stacked,
     /// Everything recorded at this name and below it is gone. Only in files that were not finished.
     Removed,
 }
@@ -98,6 +105,9 @@ impl Content {
             Content::Fifo => b'p',
             Content::Whiteout => b'w',
             Content::Opaque => b'o',
+            Content::Unresolved => b'u',
+            Content::Assumed => b'a',
+            Content::Stacked => b's',
             Content::Removed => b'r',
         }
     }

@@ -123,6 +123,9 @@ impl<R: Read> Reader<R> {
             b'p' => Content::Fifo,
             b'w' => Content::Whiteout,
             b'o' => Content::Opaque,
+            b'u' => Content::Unresolved,
+            b'a' => Content::Assumed,
+            b's' => Content::Stacked,
             b'r' => Content::Removed,
             _ => return Err(damaged("an unknown kind of entry")),
         })

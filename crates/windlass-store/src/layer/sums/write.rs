@@ -62,7 +62,14 @@ impl Writer {
                 number(out, u64::from(device.major));
                 number(out, u64::from(device.minor));
             }
-            Content::Directory | Content::Fifo | Content::Whiteout | Content::Opaque | Content::Removed => {}
+            Content::Directory
+            | Content::Fifo
+            | Content::Whiteout
+            | Content::Opaque
+            | Content::Unresolved
+            | Content::Assumed
+            | Content::Stacked
+            | Content::Removed => {}
         }
         if !meta.xattrs.is_empty() {
             number(out, meta.xattrs.len() as u64);

@@ -22,9 +22,11 @@ mod number;
 mod pax;
 mod reader;
 mod sparse;
+mod write;
 
 pub use number::Time;
 pub use reader::{Piece, Reader};
+pub use write::{Head, Writer};
 
 use super::error::LayerError;
 
