@@ -329,6 +329,11 @@ impl Containerd {
         command
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.daemon.id()
+    }
+
     /// A path in its sandbox.
     pub fn path(&self, name: &str) -> PathBuf {
         self.sandbox.path(name)

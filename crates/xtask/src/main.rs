@@ -2,6 +2,7 @@
 //!
 //! Each task is one file; [`shell`] starts programs and says which one failed.
 
+mod bench;
 mod ci;
 mod deps;
 mod docs;
@@ -17,6 +18,7 @@ const USAGE: &str = "usage: cargo xtask <task>
 
   ci      everything continuous integration checks, ending with the tests
   test    installs test tools where it may, builds, runs every test, counts the vector cases
+  bench   pulls two images made from this machine's files with windlass and with the clients installed; prints ratios
   deps    checks which crate depends on which, and that versions stand in the root manifest only
   docs    writes the generated pages below docs/ (with --check: fails when they are out of date)
 ";
@@ -39,6 +41,8 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
     match words.as_slice() {
         ["ci"] => ci::run(),
         ["test"] => test::run(),
+        ["bench"] => bench::run_all(None),
+        ["bench", runs] => bench::run_all(Some(runs)),
         ["deps"] => deps::run(),
         ["docs"] => docs::write(),
         ["docs", "--check"] => docs::check(),
