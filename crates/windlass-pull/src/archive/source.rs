@@ -124,6 +124,10 @@ impl Source {
         let file: File = match rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve) {
             Ok(file) => file.into(),
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+            Err(rustix::io::Errno::XDEV | rustix::io::Errno::LOOP) => {
+                let what = format!("{name} is a link that leads out of the layout");
+                return Err(PullError::Layout { path: self.path.clone(), what, reason: Reason::UnsafePath });
+            }
             Err(errno) => return Err(io_error(&self.path.join(name), errno.into())),
         };
         let meta = file.metadata().map_err(|error| io_error(&self.path.join(name), error))?;
@@ -262,7 +266,15 @@ fn spool(path: &Path, mut input: impl Read, spool_dir: &Path) -> Result<File, Pu
     };
     let mut file = tempfile::tempfile_in(spool_dir).map_err(|error| io_error(spool_dir, error))?;
     let copied = io::copy(&mut plain.by_ref().take(SPOOL_BYTES_MAX + 1), &mut file);
-    match copied.map_err(|error| io_error(path, error))? {
+    let failed = |error: io::Error| match (kind, error.raw_os_error()) {
+        // What no system call said, the decoder did.
+        (Magic::Gzip | Magic::Zstd, None) => {
+            let what = format!("it cannot be decompressed: {error}");
+            PullError::Layout { path: path.to_owned(), what, reason: Reason::BadCompression }
+        }
+        (Magic::Gzip | Magic::Zstd, Some(_)) | (Magic::Plain, _) => io_error(path, error),
+    };
+    match copied.map_err(failed)? {
         bytes if bytes > SPOOL_BYTES_MAX => Err(PullError::Layout {
             path: path.to_owned(),
             what: format!("more than {SPOOL_BYTES_MAX} bytes"),
@@ -298,6 +310,23 @@ mod tests {
 
     fn content(source: &Source, name: &str) -> Option<String> {
         source.small(name, 1 << 20).unwrap().map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn a_link_out_of_a_layout_and_a_cut_stream_are_the_archives_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/null", dir.path().join("index.json")).unwrap();
+        let source = Source::dir(dir.path()).unwrap();
+        assert_eq!(source.small("index.json", 1).unwrap_err().reason(), Reason::UnsafePath);
+        let bytes = archive(&[("a", tar::EntryType::Regular, b"content", "")]);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&bytes).unwrap();
+        let (gzip, zstd) = (gzip.finish().unwrap(), zstd::encode_all(bytes.as_slice(), 1).unwrap());
+        for (name, packed) in [("gzip", gzip), ("zstd", zstd)] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, &packed[..packed.len() / 2]).unwrap();
+            assert_eq!(Source::tar(&path, dir.path()).unwrap_err().reason(), Reason::BadCompression, "{name}");
+        }
     }
 
     #[test]
