@@ -9,6 +9,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::mount::UnmountFlags;
@@ -54,7 +55,7 @@ impl World {
 
     /// A machine with this user, who owns everything in it.
     pub fn of(user: User) -> World {
-        let dir = tempfile::Builder::new().prefix("wl").tempdir().expect("a temporary directory");
+        let dir = folder();
         let program = match user {
             User::Caller => subject(),
             // The build directory need not be open to others.
@@ -185,6 +186,20 @@ impl Drop for Mounted<'_> {
         if answer.code() != Some(0) {
             // The temporary directory could not be removed below a mount; the tests tell of failed unmounts.
             let _detached = rustix::mount::unmount(&self.at, UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// A new folder. podman names images after the path, and its names are in lower case.
+fn folder() -> TempDir {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    loop {
+        let name = format!("wl-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        match tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir() {
+            Ok(dir) => return dir,
+            // Left by a process of the same number that was killed.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => panic!("no temporary directory: {error}"),
         }
     }
 }
