@@ -3,7 +3,7 @@
 //! In: the root directories of the layers, topmost first, in the form this module's siblings write (whiteouts as
 //! character devices 0:0 or marked files, opaque directories by extended attribute). Nothing is followed or changed.
 //!
-//! Invariants: `lookups_see_what_overlayfs_shows`.
+//! Invariants: `any_stack_equals_layers_applied_one_after_the_other` (against the kernel's overlayfs).
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

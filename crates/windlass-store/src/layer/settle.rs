@@ -11,7 +11,7 @@
 //!
 //! Settling twice changes nothing the second time.
 //!
-//! Invariants: `any_stack_equals_layers_applied_one_after_the_other`; `a_settled_layer_has_no_whiteouts_that_show`.
+//! Invariants: `any_stack_equals_layers_applied_one_after_the_other`; `hostile_layers_are_refused_or_applied_safely` (no whiteout shows).
 
 use std::os::fd::{AsFd, BorrowedFd};
 

@@ -4,7 +4,8 @@
 //! that deny their owner everything are opened up first. At most [`OPEN_MAX`] directories are open at once: deeper
 //! ones are moved up beside the top before they are emptied.
 //!
-//! Invariants: `trees_deeper_than_a_path_go`, `directories_of_mode_zero_go`, `links_are_removed_not_followed`.
+//! Invariants: `trees_deeper_than_a_path_go` (also where their modes deny everything),
+//! `links_are_removed_not_followed`.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

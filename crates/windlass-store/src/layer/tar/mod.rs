@@ -15,7 +15,8 @@
 //! Source of truth: Go `src/archive/tar/{reader,strconv,format}.go`. Where that is laxer than the above, the stricter
 //! rule is ours.
 //!
-//! Invariants: `no_bytes_make_the_reader_panic`; `data_is_never_longer_than_the_header_says`.
+//! Invariants: `no_bytes_make_the_reader_panic` (and data is never longer than the header says);
+//! `every_cut_is_an_error_or_an_end`.
 
 mod header;
 mod number;

@@ -323,14 +323,18 @@ impl<'l, S: Source> Reader<'l, S> {
         entry.kind = if old && entry.name.ends_with(b"/") { Kind::Directory } else { kind };
         entry.size_bytes = 0;
         match entry.kind {
-            Kind::File => {}
+            // The header has room for a target even where there is none.
+            Kind::File => entry.link.clear(),
             Kind::HardLink | Kind::Symlink => {
                 if entry.link.is_empty() {
                     return Err("a link without a target".into());
                 }
                 stored = 0;
             }
-            Kind::CharDevice | Kind::BlockDevice | Kind::Directory | Kind::Fifo => stored = 0,
+            Kind::CharDevice | Kind::BlockDevice | Kind::Directory | Kind::Fifo => {
+                entry.link.clear();
+                stored = 0;
+            }
         }
         self.padding = padding(stored);
         Ok(stored)

@@ -140,6 +140,19 @@ fn sparse_files_of_every_form_read_alike() {
 }
 
 /// Bytes that look enough like an archive to get somewhere.
+#[test]
+fn only_links_have_a_target() {
+    for (kind, want) in [(b'0', &b""[..]), (b'5', b""), (b'6', b""), (b'1', b"x"), (b'2', b"x")] {
+        let mut block = header(b"a", kind, 0);
+        block[157] = b'x';
+        seal(&mut block);
+        let limits = LayerLimits::default();
+        let mut reader = Reader::new(&block[..], &limits);
+        assert!(reader.advance().expect("one entry"));
+        assert_eq!(reader.entry().link, want, "{}", char::from(kind));
+    }
+}
+
 fn almost_tar() -> impl Strategy<Value = Vec<u8>> {
     let kind = prop::sample::select(b"\x000123456xgLKS7".to_vec());
     let block = (kind, prop::collection::vec(any::<u8>(), 0..40), 0u64..3000, any::<bool>(), any::<bool>()).prop_map(
