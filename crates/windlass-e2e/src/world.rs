@@ -55,7 +55,12 @@ impl World {
 
     /// A machine with this user, who owns everything in it.
     pub fn of(user: User) -> World {
-        let dir = folder();
+        World::below(&std::env::temp_dir(), user)
+    }
+
+    /// A machine whose folder is in this directory.
+    pub fn below(parent: &Path, user: User) -> World {
+        let dir = folder(parent);
         let program = match user {
             User::Caller => subject(),
             // The build directory need not be open to others.
@@ -191,11 +196,11 @@ impl Drop for Mounted<'_> {
 }
 
 /// A new folder. podman names images after the path, and its names are in lower case.
-fn folder() -> TempDir {
+fn folder(parent: &Path) -> TempDir {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     loop {
         let name = format!("wl-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        match tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir() {
+        match tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(parent) {
             Ok(dir) => return dir,
             // Left by a process of the same number that was killed.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

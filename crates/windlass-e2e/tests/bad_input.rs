@@ -279,7 +279,7 @@ fn passwords_show_nowhere_at_the_most_talkative_log() {
                 canary.assert_absent(&format!("{what}: what {words:?} says"), said);
             }
         }
-        assert_eq!(found_in_store(&canary, &world), [PathBuf::new(); 0], "{what}");
-        assert_eq!(canary.files_with(&world.path("home")), [PathBuf::new(); 0], "{what}");
+        assert_eq!(found_in_store(&canary, &world), Vec::<PathBuf>::new(), "{what}");
+        assert_eq!(canary.files_with(&world.path("home")), Vec::<PathBuf>::new(), "{what}");
     }
 }
