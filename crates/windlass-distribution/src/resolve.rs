@@ -41,7 +41,10 @@ impl TagOrDigest {
     }
 
     /// Kubernetes lets an image name carry a digest that no content can be checked against.
-    pub(crate) fn check(&self) -> Result<(), FetchError> {
+    ///
+    /// # Errors
+    /// [`FetchError::UnverifiableDigest`] for such a digest.
+    pub fn check(&self) -> Result<(), FetchError> {
         match self {
             TagOrDigest::Digest(digest) if !digest.algorithm().addresses_content() => {
                 Err(FetchError::UnverifiableDigest { algorithm: digest.algorithm().as_str() })

@@ -101,6 +101,7 @@ impl Engine {
         let target = request.target.as_deref().unwrap_or(&request.image);
         let target = Reference::parse(target).map_err(PullError::Reference)?;
         let repository = self.inner.repository(&target, request.mode).await?;
+        let name = target_name(&repository, &target)?;
         let access = Access { mode: request.mode, cancel: request.options.cancel.clone() };
         let host = target.host().to_string();
         let from = image.image.sources.iter().find(|source| source.host == host && source.path != target.path());
@@ -134,7 +135,6 @@ impl Engine {
         while !tasks.is_empty() {
             report.count(next(&mut tasks, &request.options).await?);
         }
-        let name = TagOrDigest::from(&target);
         let pushed = repository.push_manifest(&name, &manifest_at.media_type, Bytes::from(manifest_bytes));
         or_canceled(&request.options, wrap(&repository, pushed)).await?;
         report.documents = 1;
@@ -150,6 +150,7 @@ impl Engine {
         let target = Reference::parse(&request.target).map_err(PullError::Reference)?;
         let from = self.inner.repository(&source, request.mode).await?;
         let to = self.inner.repository(&target, request.mode).await?;
+        let name = target_name(&to, &target)?;
         let same_registry = source.host() == target.host() && source.path() != target.path();
         let mut copy = Copy {
             engine: self,
@@ -164,7 +165,7 @@ impl Engine {
             Platforms::One => copy.chosen(&source).await?,
         };
         copy.below(&root).await?;
-        copy.put(&TagOrDigest::from(&target), &root).await?;
+        copy.put(&name, &root).await?;
         copy.report.digest = root.digest;
         Ok(copy.report)
     }
@@ -204,6 +205,13 @@ fn blobs(manifest: &Manifest) -> Vec<Descriptor> {
     let all = std::iter::once(&manifest.config).chain(layers);
     let distinct: BTreeMap<&Digest, &Descriptor> = all.map(|blob| (&blob.digest, blob)).collect();
     distinct.into_values().cloned().collect()
+}
+
+/// The name to write at last, refused before anything is sent if nothing could be checked against it.
+fn target_name(repository: &Repository, target: &Reference) -> Result<TagOrDigest, PullError> {
+    let name = TagOrDigest::from(target);
+    let checked = name.check().map(|()| name);
+    checked.map_err(|error| PullError::Fetch { source: Box::new(error), attempts: Attempts::of(repository) })
 }
 
 async fn next(tasks: &mut JoinSet<Result<Came, PullError>>, options: &PullOptions) -> Result<Came, PullError> {

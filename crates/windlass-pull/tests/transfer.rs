@@ -87,6 +87,25 @@ async fn copy_takes_the_whole_index_or_one_platform() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_to_a_name_that_nothing_can_be_checked_against() {
+    let registry = TestRegistry::open();
+    let reference = registry.place(&small("one").bundle(), "team/app", "1");
+    let rig = Rig::new();
+    rig.pull(&reference).await.unwrap();
+    registry.take_requests();
+    let name = format!("{}/other/app@sha384:{}", registry.host(), "0".repeat(96));
+    let pushed = rig.engine.push(push(&reference, &name)).await.unwrap_err();
+    let copied = rig.engine.copy(copy(&reference, &name, Platforms::One)).await.unwrap_err();
+    let pulled = rig.pull(&name).await.unwrap_err();
+    let unpacked = unpack(&rig, ImageSource::parse(&name), "root").await.unwrap_err();
+    for error in [pushed, copied, pulled, unpacked] {
+        assert_eq!(error.reason(), Reason::InvalidReference, "{error:?}");
+        assert!(error.to_string().contains("sha256 and sha512 are supported"), "{error}");
+    }
+    assert_eq!(registry.take_requests().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tag_is_one_more_name() {
     let registry = TestRegistry::open();
     let reference = registry.place(&small("one").bundle(), "app", "1");

@@ -242,7 +242,7 @@ pub enum FetchError {
         key: &'static str,
     },
     /// An image name's digest is of a kind that no content is addressed by.
-    #[error("no content is addressed by {algorithm}")]
+    #[error("no content is addressed by {algorithm}; sha256 and sha512 are supported")]
     UnverifiableDigest {
         /// The algorithm.
         algorithm: &'static str,

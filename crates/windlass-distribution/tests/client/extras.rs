@@ -126,7 +126,9 @@ async fn a_digest_of_a_kind_nobody_can_check_is_never_asked_for() {
     let name = format!("{}/team/app@sha384:{}", server.host(), "0".repeat(96));
     let what = TagOrDigest::from(&Reference::parse(&name).unwrap());
     let repository = session(&server, fast());
-    assert_eq!(repository.manifest(&what).await.unwrap_err().reason(), Reason::InvalidReference);
+    let error = repository.manifest(&what).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::InvalidReference);
+    assert!(error.to_string().contains("sha256 and sha512 are supported"), "{error}");
     assert_eq!(repository.head(&what).await.unwrap_err().reason(), Reason::InvalidReference);
     assert_eq!(server.seen().len(), 0);
 }
