@@ -1,9 +1,9 @@
 //! Pins: who wants an image kept, and why.
 //!
-//! In: what a person, a configuration or a runtime says. Out: a [`Pin`] fit to be stored and shown. Each source has at
-//! most one pin per image; an image goes only when the last one is taken back.
+//! In: what a person, a configuration or a runtime says. Out: a [`Pin`] fit to be stored and shown. The store keeps at
+//! most one pin of each source for an image; an image goes only when the last one is taken back.
 //!
-//! Invariants: `a_pin_is_short_and_printable`, `each_source_has_its_own_pin`.
+//! Invariant: `a_pin_is_short_and_printable`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -129,22 +129,6 @@ impl fmt::Display for Pin {
     }
 }
 
-/// Adds a pin; it replaces the one of the same source, whose beginning stays.
-pub fn add(pins: &mut Vec<Pin>, mut pin: Pin) {
-    if let Some(at) = pins.iter().position(|known| known.source == pin.source) {
-        pin.since = pins.remove(at).since;
-    }
-    pins.push(pin);
-    pins.sort_by(|a, b| a.source.cmp(&b.source));
-}
-
-/// Takes a source's pin back. `false`: it had none.
-pub fn remove(pins: &mut Vec<Pin>, source: &PinSource) -> bool {
-    let before = pins.len();
-    pins.retain(|pin| pin.source != *source);
-    pins.len() < before
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,16 +148,5 @@ mod tests {
             assert_eq!(pin("user", reason, 1), Err(PinError::Reason), "{reason}");
         }
         assert!(serde_json::from_str::<PinSource>("\"A B\"").is_err());
-    }
-
-    #[test]
-    fn each_source_has_its_own_pin() {
-        let mut pins = Vec::new();
-        for (source, reason, second) in [("user", "a", 1), ("config", "b", 2), ("user", "c", 3)] {
-            add(&mut pins, pin(source, reason, second).expect("good"));
-        }
-        assert_eq!(pins, [pin("config", "b", 2).expect("good"), pin("user", "c", 1).expect("good")]);
-        assert!(remove(&mut pins, &PinSource::user()) && !remove(&mut pins, &PinSource::user()));
-        assert_eq!(pins.len(), 1);
     }
 }

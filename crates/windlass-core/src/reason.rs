@@ -153,7 +153,7 @@ reasons! {
         "put the image on the node first, or use another imagePullPolicy";
     /// An earlier pull failed and its back-off has not ended.
     BackOff: "back-off", "ImagePullBackOff", Later, 1,
-        "the next try comes by itself; `windlass status` shows when";
+        "the next try comes by itself, within five minutes";
     /// The store could not say whether the image is there.
     InspectFailed: "inspect-failed", "ImageInspectError", Later, 1,
         "run `windlass fsck`";

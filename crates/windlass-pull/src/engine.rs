@@ -17,6 +17,7 @@ use windlass_store::{PullRecords, Store};
 
 use crate::PullError;
 use crate::flight::Flights;
+use crate::image_size::ImageLimits;
 
 /// Fewest layers of one image in work at once: the network is kept busy while one of them is unpacked.
 const LAYERS_IN_WORK_MIN: usize = 3;
@@ -38,6 +39,8 @@ pub struct EngineConfig {
     pub credentials: Arc<CredentialSources>,
     /// Bounds on manifests, indexes and configs.
     pub limits: DocumentLimits,
+    /// Bounds on an image over all its layers.
+    pub image_limits: ImageLimits,
     /// Layers of one image that are fetched and unpacked at once; 0: as many as cores, at least 3.
     pub layers_in_work: usize,
     /// Images that `ensure` pulls at the same time.
@@ -61,6 +64,7 @@ impl EngineConfig {
             host_platform,
             credentials,
             limits: DocumentLimits::default(),
+            image_limits: ImageLimits::default(),
             layers_in_work: 0,
             pulls_at_once: PULLS_AT_ONCE,
             records,
@@ -82,6 +86,7 @@ pub(crate) struct Inner {
     pub(crate) host_platform: Platform,
     pub(crate) credentials: Arc<CredentialSources>,
     pub(crate) limits: DocumentLimits,
+    pub(crate) image_limits: ImageLimits,
     pub(crate) layers_in_work: usize,
     pub(crate) cores: usize,
     /// Configs being fetched, by digest.
@@ -110,6 +115,7 @@ impl Engine {
                 host_platform: config.host_platform,
                 credentials: config.credentials,
                 limits: config.limits,
+                image_limits: config.image_limits,
                 layers_in_work,
                 cores,
                 flights: Flights::default(),

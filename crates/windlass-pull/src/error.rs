@@ -72,6 +72,16 @@ pub enum PullError {
         /// What the extractor found.
         source: Box<StoreError>,
     },
+    /// The layers are too much together.
+    #[error("{what} is {value}, the limit limits.{what} is {limit}")]
+    ImageLimit {
+        /// The limit's key under `limits:`.
+        what: &'static str,
+        /// How far the layers had come, in the unit of the key.
+        value: u64,
+        /// The most that is allowed.
+        limit: u64,
+    },
     /// The image named is not in the store.
     #[error("image {name} is not here")]
     ImageUnknown {
@@ -141,6 +151,7 @@ impl PullError {
             PullError::Platform(error) => error.reason(),
             PullError::Store(error) => error.reason(),
             PullError::Layer { source, .. } => source.reason(),
+            PullError::ImageLimit { .. } => Reason::LimitExceeded,
             PullError::ImageUnknown { .. } => Reason::ImageUnknown,
             PullError::BlobMissing { .. } => Reason::BlobMissing,
             PullError::Io { source, .. } => match source.kind() {
@@ -167,6 +178,7 @@ impl PullError {
             | PullError::Platform(_)
             | PullError::Store(_)
             | PullError::Layer { .. }
+            | PullError::ImageLimit { .. }
             | PullError::ImageUnknown { .. }
             | PullError::BlobMissing { .. }
             | PullError::Io { .. }

@@ -10,21 +10,25 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufReader, Read as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use windlass_core::digest::Digest;
 use windlass_core::manifest::Descriptor;
+use windlass_core::plan::{Held, Plan};
 use windlass_core::reason::Reason;
 use windlass_distribution::{BlobEvent, BlobFetch};
-use windlass_store::{BlobKind, LayerClaim, LayerKey, LayerWork, Partial, PullLease, StoreError, Threads};
+use windlass_store::{
+    BlobKind, LayerClaim, LayerKey, LayerWork, Partial, PullLease, StoreError, Threads, Unpacked, Warning,
+};
 
 use crate::PullError;
 use crate::archive::Archive;
 use crate::engine::blocking;
 use crate::events::{Events, LayerState, Throttle};
+use crate::image_size::ImageSize;
 use crate::origin::Origin;
 use crate::pipe::{PipeReader, PipeWriter, pipe};
 
@@ -41,6 +45,36 @@ pub(crate) struct LayerContext {
     /// Number of each distinct blob, as events call it.
     pub(crate) numbers: BTreeMap<Digest, usize>,
     pub(crate) fetched_bytes: AtomicU64,
+    /// What the layers come to together.
+    pub(crate) size: ImageSize,
+    pub(crate) notes: Notes,
+}
+
+/// What is odd about the layers, each thing once.
+#[derive(Debug, Default)]
+pub(crate) struct Notes(Mutex<Vec<String>>);
+
+impl Notes {
+    pub(crate) fn add(&self, note: String) {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+
+    /// Remarks of the extractor. The file system is the same for all layers, so what it cannot do is said once.
+    pub(crate) fn add_all(&self, blob: &Digest, warnings: &[Warning]) {
+        for warning in warnings {
+            self.add(match warning {
+                Warning::XattrsNotStored => warning.to_string(),
+                other => format!("{}: {other}", blob.short()),
+            });
+        }
+    }
+
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// One blob and the layers it becomes.
@@ -61,47 +95,50 @@ pub(crate) struct Wanted {
 }
 
 /// What claiming the layers led to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Claimed {
-    /// Blobs of layers that are here already.
-    pub(crate) present: Vec<Descriptor>,
-    work: Vec<(Descriptor, LayerWork)>,
-    busy: Vec<Wanted>,
+    /// What will be done; its positions are those of the layers.
+    pub(crate) plan: Plan,
+    layers: Vec<Wanted>,
+    /// The work on each layer that is missing.
+    works: Vec<Option<LayerWork>>,
 }
 
 impl Claimed {
-    /// Compressed bytes that this pull has to fetch, each blob once.
-    pub(crate) fn missing_bytes(&self) -> u64 {
-        let blobs: BTreeMap<&Digest, u64> = self.work.iter().map(|(blob, _)| (&blob.digest, blob.size_bytes)).collect();
-        blobs.values().sum()
+    /// Blobs of layers that are here already.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Descriptor> {
+        self.plan.present.iter().map(|at| &self.layers[*at].blob)
     }
 }
 
-/// Claims every layer once. Blocks for a few file operations per layer.
-pub(crate) fn claim(lease: &PullLease, wanted: Vec<Wanted>) -> Result<Claimed, StoreError> {
-    let mut claimed = Claimed::default();
-    for layer in wanted {
-        match lease.try_claim_layer(&layer.key)? {
-            Some(LayerClaim::Present) => claimed.present.push(layer.blob),
-            Some(LayerClaim::Work(work)) => claimed.work.push((layer.blob, work)),
-            None => claimed.busy.push(layer),
-        }
+/// Claims every layer once and plans the rest. Blocks for a few file operations per layer.
+pub(crate) fn claim(lease: &PullLease, layers: Vec<Wanted>) -> Result<Claimed, StoreError> {
+    let (mut held, mut works) = (Vec::with_capacity(layers.len()), Vec::with_capacity(layers.len()));
+    for layer in &layers {
+        let (found, work) = match lease.try_claim_layer(&layer.key)? {
+            Some(LayerClaim::Present) => (Held::Unpacked, None),
+            Some(LayerClaim::Work(work)) => (Held::Nothing, Some(work)),
+            None => (Held::InWork, None),
+        };
+        held.push(found);
+        works.push(work);
     }
-    Ok(claimed)
+    let plan = Plan::of(layers.iter().map(|layer| &layer.blob).zip(held));
+    Ok(Claimed { plan, layers, works })
 }
 
 /// Brings every claimed layer into the store.
 pub(crate) async fn bring(context: &Arc<LayerContext>, claimed: Claimed) -> Result<(), PullError> {
-    let blobs = claimed.work.iter().map(|(blob, _)| (blob.digest.clone(), blob.clone()));
-    let busy = claimed.busy.iter().map(|layer| (layer.blob.digest.clone(), layer.blob.clone()));
+    let Claimed { plan, layers, works } = claimed;
+    let mut queue = jobs(&plan, works, context.cores);
     // A layer that a killed pull had unpacked counts as here, and may still have to be unpacked once more.
-    let present = claimed.present.iter().map(|blob| (blob.digest.clone(), blob.clone()));
-    let blobs: BTreeMap<Digest, Descriptor> = blobs.chain(busy).chain(present).collect();
-    let mut queue = jobs(split_dominant(claimed.work, context.cores));
-    let mut busy: VecDeque<Wanted> = claimed.busy.into();
-    for blob in claimed.present {
-        keep_from_archive(context, blob).await?;
+    let blobs: BTreeMap<_, _> = layers.iter().map(|layer| (layer.blob.digest.clone(), layer.blob.clone())).collect();
+    for at in &plan.present {
+        count_present(context, &layers[*at].key).await?;
+        keep_from_archive(context, layers[*at].blob.clone()).await?;
     }
+    let mut layers: Vec<Option<Wanted>> = layers.into_iter().map(Some).collect();
+    let mut busy: VecDeque<Wanted> = plan.in_work.iter().filter_map(|at| layers[*at].take()).collect();
     let mut running = JoinSet::new();
     loop {
         while running.len() < context.parallel
@@ -118,6 +155,7 @@ pub(crate) async fn bring(context: &Arc<LayerContext>, claimed: Claimed) -> Resu
             Ok(again) => queue.extend(with_blobs(again, &blobs)),
             Err(error) => {
                 // The others stop at once and are waited for, so that nothing of this pull runs on behind it.
+                let error = context.size.why(error);
                 context.cancel.cancel();
                 while running.join_next().await.is_some() {}
                 return Err(error);
@@ -126,37 +164,34 @@ pub(crate) async fn bring(context: &Arc<LayerContext>, claimed: Claimed) -> Resu
     }
 }
 
-/// Gives a second thread to layers that would leave cores idle: all of them when they are fewer than the cores, or
-/// the one that makes up most of the image.
-fn split_dominant(work: Vec<(Descriptor, LayerWork)>, cores: usize) -> Vec<(Descriptor, LayerWork)> {
-    let sizes: BTreeMap<Digest, u64> = work.iter().map(|(blob, _)| (blob.digest.clone(), blob.size_bytes)).collect();
-    let total: u64 = sizes.values().sum();
-    let pays = |size_bytes: u64| cores > 1 && (sizes.len() < cores || size_bytes > total / 2);
-    let threads = |blob: &Descriptor| if pays(blob.size_bytes) { Threads::Two } else { Threads::One };
-    work.into_iter()
-        .map(|(blob, work)| {
-            let threads = threads(&blob);
-            (blob, work.on(threads))
-        })
-        .collect()
-}
-
-/// Groups layers by blob, largest first: the longest download should not start last.
-fn jobs(work: impl IntoIterator<Item = (Descriptor, LayerWork)>) -> VecDeque<Job> {
-    let mut jobs: Vec<Job> = Vec::new();
-    for (blob, work) in work {
-        match jobs.iter_mut().find(|job| job.blob.digest == blob.digest) {
-            Some(job) => job.works.push(work),
-            None => jobs.push(Job { blob, works: vec![work] }),
-        }
-    }
-    jobs.sort_by_key(|job| std::cmp::Reverse(job.blob.size_bytes));
-    jobs.into()
+/// What the plan says to fetch, with the work on the layers it feeds.
+fn jobs(plan: &Plan, mut works: Vec<Option<LayerWork>>, cores: usize) -> VecDeque<Job> {
+    let job = |fetch: &windlass_core::plan::Fetch| {
+        let pays = plan.pays_second_thread(fetch.blob.size_bytes, cores);
+        let threads = if pays { Threads::Two } else { Threads::One };
+        let works = fetch.layers.iter().filter_map(|at| works[*at].take());
+        Job { blob: fetch.blob.clone(), works: works.map(|work| work.on(threads)).collect() }
+    };
+    plan.fetches.iter().map(job).collect()
 }
 
 /// Jobs for layers that are to be fetched (again).
 fn with_blobs(works: Vec<LayerWork>, blobs: &BTreeMap<Digest, Descriptor>) -> VecDeque<Job> {
-    jobs(works.into_iter().filter_map(|work| Some((blobs.get(&work.key().layer.blob)?.clone(), work))))
+    let known = works.into_iter().filter_map(|work| Some((blobs.get(&work.key().layer.blob)?, work)));
+    let (blobs, works): (Vec<&Descriptor>, Vec<Option<LayerWork>>) =
+        known.map(|(blob, work)| (blob, Some(work))).unzip();
+    let plan = Plan::of(blobs.into_iter().map(|blob| (blob, Held::Nothing)));
+    jobs(&plan, works, SINGLE)
+}
+
+/// Layers that are unpacked again are few and late; one thread each will do.
+const SINGLE: usize = 1;
+
+/// Counts a layer that was here, or that another pull brought.
+async fn count_present(context: &Arc<LayerContext>, key: &LayerKey) -> Result<(), PullError> {
+    let (lease, chain) = (context.lease.clone(), key.layer.chain_id.clone());
+    let found = blocking(move || lease.layer_size(&chain)).await?;
+    found.map_or(Ok(()), |size| context.size.put(&key.layer.chain_id, size))
 }
 
 /// Waits for a layer that another pull has in work; its work if that one gave up, and that of layers which can be
@@ -164,14 +199,15 @@ fn with_blobs(works: Vec<LayerWork>, blobs: &BTreeMap<Digest, Descriptor>) -> Ve
 async fn wait_for(context: &Arc<LayerContext>, layer: Wanted) -> Result<Vec<LayerWork>, PullError> {
     let number = context.numbers.get(&layer.blob.digest).copied().unwrap_or_default();
     context.events.layer(number, LayerState::Waiting);
-    let (lease, cancel, key) = (context.lease.clone(), context.cancel.clone(), layer.key);
+    let (lease, cancel, key) = (context.lease.clone(), context.cancel.clone(), layer.key.clone());
     let claim = blocking(move || match lease.claim_layer(&key, &|| cancel.is_cancelled())? {
         LayerClaim::Work(work) => Ok::<_, StoreError>((vec![work], Here::No)),
         // Our own layers above may have waited for it, and the other pull for them.
-        LayerClaim::Present => Ok((lease.settle()?.again, Here::Yes)),
+        LayerClaim::Present => Ok((lease.settle()?, Here::Yes)),
     });
     let (works, here) = claim.await.map_err(canceled)?;
     if here == Here::Yes {
+        count_present(context, &layer.key).await?;
         keep_from_archive(context, layer.blob).await?;
         context.events.layer(number, LayerState::Done);
     }
@@ -346,14 +382,14 @@ async fn drive(
 }
 
 /// Waits for every thread; the first error wins.
-async fn join(readers: Vec<JoinHandle<Result<Again, StoreError>>>) -> Result<Again, PullError> {
+async fn join(readers: Vec<JoinHandle<Result<Again, PullError>>>) -> Result<Again, PullError> {
     let mut again = Vec::new();
     let mut failed = None;
     for reader in readers {
         match reader.await {
             Ok(Ok(more)) => again.extend(more),
             Ok(Err(error)) => {
-                failed.get_or_insert(PullError::Store(error));
+                failed.get_or_insert(error);
             }
             Err(_) => {
                 failed.get_or_insert(PullError::Internal("an unpacking thread panicked"));
@@ -377,10 +413,10 @@ fn unpack_from_pipe(
     mut work: LayerWork,
     mut beginning: Option<Partial>,
     mut reader: PipeReader,
-) -> Result<Again, StoreError> {
+) -> Result<Again, PullError> {
     let key = work.key().clone();
-    let stop = Stop(&context.cancel);
     loop {
+        let stop = context.size.watch(&key.layer.chain_id, &context.cancel);
         let unpacked = match beginning.take() {
             None => work.unpack(&mut reader, &stop),
             Some(kept) => {
@@ -392,7 +428,7 @@ fn unpack_from_pipe(
             }
         };
         match unpacked {
-            Ok(unpacked) => return Ok(unpacked.again),
+            Ok(unpacked) => return count_unpacked(context, &key, unpacked),
             Err(_) if reader.was_restarted() => {
                 reader.begin_again();
                 match context.lease.claim_layer(&key, &|| context.cancel.is_cancelled())? {
@@ -400,9 +436,16 @@ fn unpack_from_pipe(
                     LayerClaim::Work(again) => work = again,
                 }
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Takes down what a layer came to.
+fn count_unpacked(context: &LayerContext, key: &LayerKey, unpacked: Unpacked) -> Result<Again, PullError> {
+    context.size.put(&key.layer.chain_id, unpacked.size)?;
+    context.notes.add_all(&key.layer.blob, &unpacked.warnings);
+    Ok(unpacked.again)
 }
 
 /// Unpacks layers from an archive on this machine, one reader each.
@@ -417,7 +460,9 @@ async fn read(
         tokio::task::spawn_blocking(move || -> Result<Again, PullError> {
             let bytes = archive.blob(&digest)?.ok_or_else(|| archive.missing(&digest))?;
             let mut input = BufReader::with_capacity(READ_BYTES, bytes);
-            Ok(work.unpack(&mut input, &Stop(&context.cancel))?.again)
+            let key = work.key().clone();
+            let stop = context.size.watch(&key.layer.chain_id, &context.cancel);
+            count_unpacked(&context, &key, work.unpack(&mut input, &stop)?)
         })
     });
     let mut again = Vec::new();
@@ -442,14 +487,5 @@ fn layer_error(blob: &Descriptor, error: PullError) -> PullError {
         }
         PullError::Store(_) => PullError::Canceled,
         other => other,
-    }
-}
-
-/// Lets the extractor stop between two pieces.
-struct Stop<'c>(&'c CancellationToken);
-
-impl windlass_store::Progress for Stop<'_> {
-    fn advance(&self, _step: windlass_store::Step) -> std::ops::ControlFlow<()> {
-        if self.0.is_cancelled() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
     }
 }

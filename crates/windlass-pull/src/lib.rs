@@ -12,6 +12,7 @@ mod ensure;
 mod error;
 pub mod events;
 mod flight;
+mod image_size;
 mod layers;
 mod load;
 mod origin;
@@ -30,6 +31,7 @@ pub use archive::ImageSource;
 pub use attempt::{Accepted, Attempt, Attempts};
 pub use engine::{Engine, EngineConfig};
 pub use error::PullError;
+pub use image_size::ImageLimits;
 pub use load::LoadRequest;
 pub use request::{
     Action, ContainerReport, EnsureReport, EnsureRequest, Failure, PullOptions, PullReport, PullRequest,

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use windlass_core::digest::Digest;
 use windlass_core::keyring::{Candidate, Mode};
 use windlass_core::manifest::{Descriptor, ImageConfig, parse_config};
+use windlass_core::plan::note_on_layers;
 use windlass_core::platform::{self, ConfigVerdict, Wanted};
 use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
@@ -22,7 +23,8 @@ use windlass_store::{BlobKind, Image, ImageCommit, LayerKey, LeaseOptions, Name,
 use crate::PullError;
 use crate::engine::{Engine, Inner, blocking};
 use crate::events::{EventSink, Events, LayerInfo, LayerState, Outcome};
-use crate::layers::{self, LayerContext};
+use crate::image_size::ImageSize;
+use crate::layers::{self, LayerContext, Notes};
 use crate::origin::Origin;
 use crate::request::{PullOptions, PullReport, PullRequest, StrictPlatform};
 use crate::resolve::{Resolved, resolve};
@@ -224,12 +226,13 @@ fn stack(resolved: &Resolved, config: &ImageConfig) -> Vec<LayerKey> {
 }
 
 /// What fetching the layers came to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct LayersDone {
     distinct: usize,
     already_here: usize,
     size_bytes: u64,
     fetched_bytes: u64,
+    notes: Vec<String>,
 }
 
 /// Plans, fetches and unpacks.
@@ -261,15 +264,15 @@ async fn layers(
         let lease = lease.clone();
         blocking(move || {
             let claimed = layers::claim(&lease, wanted)?;
-            lease.require_space(claimed.missing_bytes())?;
+            lease.require_space(claimed.plan.fetch_bytes)?;
             Ok::<_, windlass_store::StoreError>(claimed)
         })
         .await?
     };
-    for blob in &claimed.present {
-        events.layer(numbers[&blob.digest], LayerState::AlreadyHere);
+    let present: BTreeSet<&Digest> = claimed.present().map(|blob| &blob.digest).collect();
+    for digest in &present {
+        events.layer(numbers[*digest], LayerState::AlreadyHere);
     }
-    let present: BTreeSet<&Digest> = claimed.present.iter().map(|blob| &blob.digest).collect();
     let already_here = present.len();
     let context = Arc::new(LayerContext {
         origin: origin.clone(),
@@ -280,12 +283,15 @@ async fn layers(
         cores: engine.cores,
         numbers,
         fetched_bytes: AtomicU64::new(0),
+        size: ImageSize::new(engine.image_limits),
+        notes: Notes::default(),
     });
+    note_on_layers(stack.len()).into_iter().for_each(|note| context.notes.add(note));
     // A dropped future must stop the blocking threads too.
     let _stop = context.cancel.clone().drop_guard();
     layers::bring(&context, claimed).await?;
     let fetched_bytes = context.fetched_bytes.load(Ordering::Relaxed);
-    Ok(LayersDone { distinct, already_here, size_bytes, fetched_bytes })
+    Ok(LayersDone { distinct, already_here, size_bytes, fetched_bytes, notes: context.notes.take() })
 }
 
 /// Makes the image durable and visible.
@@ -370,5 +376,6 @@ fn report(
         requests: origin.requests(),
         took: began.elapsed(),
         warnings: warnings.into_iter().chain(origin.warnings()).collect(),
+        notes: done.notes,
     }
 }

@@ -81,6 +81,8 @@ pub struct PullReport {
     pub took: Duration,
     /// What a person should know although it worked.
     pub warnings: Vec<String>,
+    /// What is odd about the image without being wrong.
+    pub notes: Vec<String>,
 }
 
 /// The images of pods to be made present as a kubelet would.

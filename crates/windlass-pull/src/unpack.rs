@@ -16,18 +16,21 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use windlass_core::digest::Digest;
 use windlass_core::keyring::Mode;
-use windlass_core::manifest::{Compression, Descriptor, LayerType, parse_config};
+use windlass_core::manifest::{Compression, Descriptor, LayerType, chain_ids, parse_config};
+use windlass_core::plan::note_on_layers;
 use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
 use windlass_distribution::{BlobEvent, BlobFetch};
 use windlass_store::layer::{self, LayerLimits, LayerSpec};
-use windlass_store::{Step, StoreError};
+use windlass_store::{LayerSize, StoreError};
 
 use crate::PullError;
 use crate::archive::ImageSource;
 use crate::archive::source::io_error;
 use crate::engine::{Engine, blocking};
 use crate::events::{EventSink, Events, LayerInfo, LayerState, Outcome};
+use crate::image_size::ImageSize;
+use crate::layers::Notes;
 use crate::load;
 use crate::origin::Origin;
 use crate::pipe::{PipeWriter, pipe};
@@ -62,6 +65,8 @@ pub struct UnpackReport {
     pub layers: usize,
     /// What a person should know although it worked.
     pub warnings: Vec<String>,
+    /// What is odd about the image without being wrong.
+    pub notes: Vec<String>,
 }
 
 impl Engine {
@@ -122,19 +127,23 @@ impl Engine {
         let layers = &resolved.manifest.layers;
         let infos = layers.iter().map(|layer| LayerInfo { digest: layer.digest.clone(), size_bytes: layer.size_bytes });
         events.resolved(config.platform().to_string(), resolved.root.clone(), infos.collect());
-        for (number, (blob, diff_id)) in layers.iter().zip(&config.diff_ids).enumerate() {
-            let job = Job {
-                blob: blob.clone(),
-                diff_id: diff_id.clone(),
-                limits: self.store().options().limits.clone(),
-                cancel: options.cancel.clone(),
-            };
-            stage = apply(origin, job, stage, events, number).await?;
+        let shared = Arc::new(Shared {
+            limits: self.store().options().limits.clone(),
+            cancel: options.cancel.clone(),
+            size: ImageSize::new(engine.image_limits),
+            notes: Notes::default(),
+        });
+        note_on_layers(layers.len()).into_iter().for_each(|note| shared.notes.add(note));
+        let parts = layers.iter().zip(&config.diff_ids).zip(chain_ids(&config.diff_ids));
+        for (number, ((blob, diff_id), chain_id)) in parts.enumerate() {
+            let job = Job { blob: blob.clone(), diff_id: diff_id.clone(), chain_id, shared: shared.clone() };
+            let applied = apply(origin, job, stage, events, number).await;
+            stage = applied.map_err(|error| shared.size.why(error))?;
             events.layer(number, LayerState::Done);
         }
         blocking(move || stage.finish()).await?;
         let (id, manifest) = (resolved.manifest.config.digest.clone(), resolved.digest.clone());
-        Ok(UnpackReport { id, manifest, layers: layers.len(), warnings })
+        Ok(UnpackReport { id, manifest, layers: layers.len(), warnings, notes: shared.notes.take() })
     }
 }
 
@@ -143,8 +152,17 @@ impl Engine {
 struct Job {
     blob: Descriptor,
     diff_id: Digest,
+    chain_id: Digest,
+    shared: Arc<Shared>,
+}
+
+/// What the layers of one image share.
+#[derive(Debug)]
+struct Shared {
     limits: LayerLimits,
     cancel: CancellationToken,
+    size: ImageSize,
+    notes: Notes,
 }
 
 /// Applies one layer; wrong bytes are fetched afresh as long as the client knows whom to ask.
@@ -168,7 +186,7 @@ async fn apply(origin: &Origin, job: Job, stage: Stage, events: &Events, number:
                 let worker = tokio::task::spawn_blocking(move || work.apply(&mut reader, &tree));
                 let driven = tokio::select! {
                     driven = drive(origin, &mut fetch, writer, events, number) => driven,
-                    () = job.cancel.cancelled() => Err(PullError::Canceled),
+                    () = job.shared.cancel.cancelled() => Err(PullError::Canceled),
                 };
                 let applied = worker.await.map_err(|_| PullError::Internal("an unpacking thread panicked"))?;
                 let error = match (driven, applied) {
@@ -222,33 +240,28 @@ async fn drive(
 
 impl Job {
     /// Blocking.
-    fn apply(&self, input: &mut dyn BufRead, stage: &Stage) -> Result<(), PullError> {
+    fn apply(&self, input: &mut (dyn BufRead + Send), stage: &Stage) -> Result<(), PullError> {
         let compression = match LayerType::of(&self.blob.media_type).map(|kind| kind.compression) {
             Some(Compression::Gzip) => layer::Compression::Gzip,
             Some(Compression::Zstd) => layer::Compression::Zstd,
             Some(Compression::None) | None => layer::Compression::None,
         };
         let blob = &self.blob;
-        let spec = LayerSpec::new(&blob.digest, blob.size_bytes, compression, &self.diff_id, &self.limits);
+        let shared = &self.shared;
+        let spec = LayerSpec::new(&blob.digest, blob.size_bytes, compression, &self.diff_id, &shared.limits);
         let open = |name| stage.open(name);
         let (tree, scratch) = (open(TREE)?, open(SCRATCH)?);
-        let stop = Stop(&self.cancel);
-        let applied = layer::apply_plain(input, &spec, tree.as_fd(), scratch.as_fd(), &stop);
-        applied.map(drop).map_err(|source| match source.reason() {
+        let watch = shared.size.watch(&self.chain_id, &shared.cancel);
+        let applied = layer::apply_plain(input, &spec, tree.as_fd(), scratch.as_fd(), &watch);
+        let applied = applied.map_err(|source| match source.reason() {
             Reason::Canceled => PullError::Canceled,
             _ => {
                 let source = Box::new(StoreError::Layer { blob: blob.digest.clone(), source });
                 PullError::Layer { digest: blob.digest.clone(), source }
             }
-        })
-    }
-}
-
-struct Stop<'c>(&'c CancellationToken);
-
-impl windlass_store::Progress for Stop<'_> {
-    fn advance(&self, _step: Step) -> std::ops::ControlFlow<()> {
-        if self.0.is_cancelled() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+        })?;
+        shared.notes.add_all(&blob.digest, &applied.warnings);
+        shared.size.put(&self.chain_id, LayerSize { unpacked_bytes: applied.unpacked_bytes, entries: applied.entries })
     }
 }
 

@@ -88,6 +88,7 @@ pub(crate) fn report(reference: &Reference, image: Image, origin: &Origin, began
         requests: origin.requests(),
         took: began.elapsed(),
         warnings: Vec::new(),
+        notes: Vec::new(),
         id: image.id,
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use common::{Recorder, Rig, client_config, plain_http, request};
 use windlass_core::reason::Reason;
 use windlass_pull::events::{Event, LayerState, Outcome, Silent, Totals};
-use windlass_pull::{Accepted, PullOptions};
+use windlass_pull::{Accepted, ImageLimits, ImageSource, PullOptions, UnpackRequest};
 use windlass_registry::access::Action;
 use windlass_registry::route::RouteKind;
 use windlass_testkit::faults::{Fault, FaultyRegistry, When};
-use windlass_testkit::images::{Compression, Entry, Image, Index, Layer, incompressible, small, small_for};
+use windlass_testkit::images::{Compression, Content, Entry, Image, Index, Layer, incompressible, small, small_for};
 use windlass_testkit::registry::TestRegistry;
 
 /// Requests for manifests and blobs, without questions about authentication.
@@ -255,4 +255,73 @@ async fn pulls_that_share_layers_never_wait_for_each_other() {
             assert_eq!(&done.expect("no deadlock").unwrap().unwrap().id, image.id(), "round {round}");
         }
     }
+}
+
+/// Four layers of two entries and 40 960 unpacked bytes each.
+fn four_layers() -> Image {
+    let layer = |n: u64| {
+        let (one, two) = (incompressible(19_000, 2 * n), incompressible(19_000, 2 * n + 1));
+        Layer::new([Entry::file(format!("{n}/a"), one), Entry::file(format!("{n}/b"), two)])
+    };
+    (0..4).fold(Image::build(), |image, n| image.layer(layer(n))).finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_bounded_over_all_its_layers() {
+    let registry = TestRegistry::open();
+    let image = four_layers();
+    let unpacked_bytes: u64 = image.layers.iter().map(|layer| layer.tar.len() as u64).sum();
+    let reference = registry.place(&image.bundle(), "app", "1");
+    let exact = ImageLimits { unpacked_bytes, entries: 8 };
+    let table = [
+        // limits, the key that is named
+        (exact, None),
+        (ImageLimits { unpacked_bytes: unpacked_bytes - 1, ..exact }, Some(("imageUnpackedBytes", unpacked_bytes - 1))),
+        (ImageLimits { entries: 7, ..exact }, Some(("imageEntries", 7))),
+    ];
+    for (limits, passed) in table {
+        let rig = Rig::with_image_limits(limits);
+        let source = ImageSource::Registry(reference.clone());
+        let unpack = UnpackRequest {
+            source,
+            directory: rig.path("root"),
+            mode: windlass_core::keyring::Mode::Windlass,
+            options: PullOptions::default(),
+        };
+        let pulled = rig.pull(&reference).await.map(drop);
+        let unpacked = rig.engine.unpack(unpack, Arc::new(Silent)).await.map(drop);
+        for (how, result) in [("pulled", pulled), ("unpacked", unpacked)] {
+            match passed {
+                None => result.unwrap(),
+                Some((key, limit)) => {
+                    let error = result.unwrap_err();
+                    assert_eq!(error.reason(), Reason::LimitExceeded, "{how}: {error:?}");
+                    let text = error.to_string();
+                    assert!(text.ends_with(&format!(", the limit limits.{key} is {limit}")), "{how}: {text}");
+                    assert!(rig.engine.store().images().unwrap().is_empty());
+                    // The layers that are here count as those that come.
+                    assert_eq!(rig.pull(&reference).await.unwrap_err().reason(), Reason::LimitExceeded, "again");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_odd_about_layers_is_noted_once() {
+    let registry = TestRegistry::open();
+    let rig = Rig::new();
+    let mut image = (0..128).fold(Image::build(), |image, _| image.layer(Layer::new([]))).finish();
+    let report = rig.pull(&registry.place(&image.bundle(), "app", "many")).await.unwrap();
+    assert_eq!(report.notes, ["128 layers: some runtimes allow 127"]);
+
+    image = Image::build().layer(Layer::new([Entry::file("f", "x")]).compression(Compression::Zstd)).finish();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest.bytes).unwrap();
+    manifest["layers"][0]["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip".into();
+    image.manifest = Content::json(&image.manifest.media_type, &manifest);
+    let reference = registry.place(&image.bundle(), "app", "odd");
+    let report = rig.pull(&reference).await.unwrap();
+    let short = image.layers[0].blob.digest.short();
+    assert_eq!(report.notes, [format!("{short}: the layer's type says gzip, its bytes are zstd")]);
+    assert!(rig.pull(&reference).await.unwrap().notes.is_empty(), "nothing was unpacked");
 }

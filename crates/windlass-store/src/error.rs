@@ -182,6 +182,9 @@ pub enum StoreError {
         /// Source and reason of the pin.
         why: String,
     },
+    /// A pin that is not fit to be stored.
+    #[error(transparent)]
+    Pin(#[from] windlass_core::pin::PinError),
     /// The image is recorded but damaged.
     #[error("image {image} is damaged: {what}")]
     Damaged {
@@ -243,6 +246,7 @@ impl StoreError {
             StoreError::UnknownImage { .. } | StoreError::Ambiguous { .. } => Reason::ImageUnknown,
             StoreError::BadName { .. } => Reason::InvalidReference,
             StoreError::InUse { .. } | StoreError::Pinned { .. } => Reason::InUse,
+            StoreError::Pin(error) => error.reason(),
             StoreError::Canceled => Reason::Canceled,
         }
     }

@@ -10,6 +10,7 @@ use std::fs;
 
 use jiff::Timestamp;
 use windlass_core::digest::Digest;
+use windlass_core::pin::Pin;
 use windlass_core::reference::Reference;
 
 use crate::error::StoreError;
@@ -54,17 +55,6 @@ pub struct Image {
     pub pins: Vec<Pin>,
     /// What is wrong with it; `None`: present and whole.
     pub damage: Option<String>,
-}
-
-/// Why an image must stay.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pin {
-    /// Who pinned it, e.g. `user`.
-    pub source: String,
-    /// Why, free text.
-    pub reason: String,
-    /// Since when.
-    pub since: Timestamp,
 }
 
 impl Image {

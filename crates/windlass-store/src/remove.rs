@@ -7,6 +7,7 @@
 
 use jiff::Timestamp;
 use windlass_core::digest::Digest;
+use windlass_core::pin::{Pin, PinSource};
 use windlass_core::reference::Reference;
 
 use crate::error::StoreError;
@@ -75,16 +76,12 @@ impl Store {
     /// Pins an image: neither the collector nor a removal touches it. `source` says who, once for each image.
     ///
     /// # Errors
-    /// [`StoreError::UnknownImage`].
-    pub fn pin(&self, text: &str, source: &str, reason: &str) -> Result<Digest, StoreError> {
+    /// [`StoreError::UnknownImage`]; [`StoreError::Pin`] for a reason that is too long or not one line.
+    pub fn pin(&self, text: &str, source: &PinSource, reason: &str) -> Result<Digest, StoreError> {
+        let Pin { source, reason, since } = Pin::new(source.clone(), reason, Timestamp::now())?;
         let image = self.known(text)?.id;
-        let pin = PinRecord {
-            image: image.clone(),
-            source: source.to_owned(),
-            reason: reason.to_owned(),
-            since: Timestamp::now(),
-        };
-        self.write(|tx| tx.put(&pin_key(&image, source), &pin))?;
+        let key = pin_key(&image, &source);
+        self.write(|tx| tx.put(&key, &PinRecord { image: image.clone(), source, reason, since }))?;
         Ok(image)
     }
 
@@ -92,7 +89,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::UnknownImage`].
-    pub fn unpin(&self, text: &str, source: &str) -> Result<bool, StoreError> {
+    pub fn unpin(&self, text: &str, source: &PinSource) -> Result<bool, StoreError> {
         let image = self.known(text)?.id;
         self.write(|tx| tx.remove::<PinRecord>(&pin_key(&image, source)))
     }
@@ -164,6 +161,6 @@ pub(crate) fn forget(tx: &WriteTx<'_>, image: &Digest) -> Result<(), StoreError>
     Ok(())
 }
 
-fn pin_key(image: &Digest, source: &str) -> String {
+fn pin_key(image: &Digest, source: &PinSource) -> String {
     format!("{image} {source}")
 }

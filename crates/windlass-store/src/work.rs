@@ -23,7 +23,7 @@ use crate::claim::{Claim, Left, find_finished};
 use crate::error::StoreError;
 use crate::intent::sweep_lock;
 use crate::layer::Progress;
-use crate::layer::{Extracted, LayerError};
+use crate::layer::{Extracted, LayerError, Warning};
 use crate::layers::{self, TREE, Threads};
 use crate::layout::make_dir;
 use crate::lease::{LeaseInner, PullLease};
@@ -90,6 +90,19 @@ pub struct Unpacked {
     /// Layers, this one or others of the lease, that must be fetched and unpacked once more, now with their lower
     /// layers at hand. Usually empty.
     pub again: Vec<LayerWork>,
+    /// What the layer came to.
+    pub size: LayerSize,
+    /// What is odd about it without being wrong.
+    pub warnings: Vec<Warning>,
+}
+
+/// How much an unpacked layer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayerSize {
+    /// Bytes of its tar, holes of sparse files included.
+    pub unpacked_bytes: u64,
+    /// Entries of its tar.
+    pub entries: u64,
 }
 
 impl PullLease {
@@ -168,12 +181,30 @@ impl PullLease {
     }
 
     /// Settles unpacked layers whose lower layers were finished by other pulls. To be called after a claim that waited
-    /// answered `Present`: another pull may be waiting for what can be finished only now.
+    /// answered `Present`: another pull may be waiting for what can be finished only now. Returns layers that must be
+    /// fetched and unpacked once more, as [`Unpacked::again`].
     ///
     /// # Errors
     /// What the file system says.
-    pub fn settle(&self) -> Result<Unpacked, StoreError> {
-        Ok(Unpacked { again: settle_ready(&self.inner)? })
+    pub fn settle(&self) -> Result<Vec<LayerWork>, StoreError> {
+        settle_ready(&self.inner)
+    }
+
+    /// How much a layer is that this lease found or made; `None` while it is in work.
+    ///
+    /// # Errors
+    /// The metadata cannot be read.
+    pub fn layer_size(&self, chain: &Digest) -> Result<Option<LayerSize>, StoreError> {
+        match self.inner.lock().layers.get(chain) {
+            Some(Slot::Finished { note, .. }) => {
+                return Ok(Some(LayerSize { unpacked_bytes: note.size_bytes, entries: note.entries }));
+            }
+            Some(Slot::Extracted(waiting)) => return Ok(Some(waiting.extracted.size())),
+            Some(Slot::Working | Slot::Settling) | None => return Ok(None),
+            Some(Slot::Recorded { .. }) => {}
+        }
+        let record = self.inner.store.read(|tx| tx.get::<SnapshotRecord>(chain.as_str()))?;
+        Ok(record.map(|record| LayerSize { unpacked_bytes: record.size_bytes, entries: record.entries }))
     }
 
     fn present(&self, chain: &Digest, slot: Slot) -> LayerClaim {
@@ -195,7 +226,8 @@ impl PullLease {
             lease: self.inner.clone(),
             key: key.clone(),
             claim: Some(claim),
-            lowers: None,
+            // The lowest layer has nothing below it, and that is known.
+            lowers: key.parent.is_none().then(Vec::new),
             threads: Threads::One,
         })
     }
@@ -221,7 +253,7 @@ impl LayerWork {
 
     /// Whether it is unpacked once more because its lower layers had to be at hand.
     pub fn is_again(&self) -> bool {
-        self.lowers.is_some()
+        self.lowers.as_ref().is_some_and(|below| !below.is_empty())
     }
 
     /// The beginning of the blob that an earlier pull left, where that is configured. Give [`LayerWork::unpack`] these
@@ -242,7 +274,7 @@ impl LayerWork {
     ///
     /// # Errors
     /// [`StoreError::Layer`] for whatever is wrong with the layer or its bytes; nothing of it stays then.
-    pub fn unpack(self, input: &mut dyn BufRead, progress: &dyn Progress) -> Result<Unpacked, StoreError> {
+    pub fn unpack(self, input: &mut (dyn BufRead + Send), progress: &dyn Progress) -> Result<Unpacked, StoreError> {
         let lease = self.lease.clone();
         let unpacked = self.run(input, progress);
         if unpacked.as_ref().is_err_and(|error| error.reason() == Reason::NoSpace) {
@@ -259,7 +291,7 @@ impl LayerWork {
 
     fn extract_and_copy(
         &self,
-        input: &mut dyn BufRead,
+        input: &mut (dyn BufRead + Send),
         stage: &Path,
         progress: &dyn Progress,
     ) -> Result<Extracted, StoreError> {
@@ -289,7 +321,7 @@ impl LayerWork {
         }
     }
 
-    fn run(mut self, input: &mut dyn BufRead, progress: &dyn Progress) -> Result<Unpacked, StoreError> {
+    fn run(mut self, input: &mut (dyn BufRead + Send), progress: &dyn Progress) -> Result<Unpacked, StoreError> {
         let store = self.lease.store.clone();
         let layout = store.layout();
         let stage = layout.stage(&self.key.layer.chain_id);
@@ -304,11 +336,18 @@ impl LayerWork {
             pending::write(&stage, &self.key.layer.chain_id, &self.key.layer.diff_id, &extracted)?;
         }
         let Some(claim) = self.claim.take() else { return Err(StoreError::Canceled) };
+        let (size, warnings) = (extracted.size(), extracted.warnings.clone());
         let waiting = Waiting { claim, key: self.key.clone(), extracted };
         let chain = self.key.layer.chain_id.clone();
         self.lease.lock().layers.insert(chain, Slot::Extracted(Box::new(waiting)));
         let again = settle_ready(&self.lease)?;
-        Ok(Unpacked { again })
+        Ok(Unpacked { again, size, warnings })
+    }
+}
+
+impl Extracted {
+    pub(crate) fn size(&self) -> LayerSize {
+        LayerSize { unpacked_bytes: self.unpacked_bytes, entries: self.entries }
     }
 }
 

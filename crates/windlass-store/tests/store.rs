@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::{TestImage, disk_bytes, open, small};
 use windlass_core::digest::Digest;
+use windlass_core::pin::PinSource;
 use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
 use windlass_store::{
@@ -266,13 +267,15 @@ fn a_pinned_image_stays() {
     let store = open(root.path());
     let image = small(NAME);
     image.pull(&store).unwrap();
-    store.pin(NAME, "user", "keep it").unwrap();
+    let user = PinSource::user();
+    assert_eq!(store.pin(NAME, &user, "two\nlines").unwrap_err().reason(), Reason::InvalidConfig);
+    store.pin(NAME, &user, "keep it").unwrap();
     assert_eq!(store.find(NAME).unwrap().unwrap().pins[0].reason, "keep it");
     assert_eq!(store.remove(NAME).unwrap_err().reason(), Reason::InUse);
     let request = GcRequest { images: vec![(image.id(), "disk pressure".to_owned())], ..GcRequest::sweep() };
     let report = store.gc(&request).unwrap();
     assert_eq!((report.victims.len(), report.kept.len()), (0, 1));
-    assert!(store.unpin(NAME, "user").unwrap() && !store.unpin(NAME, "user").unwrap());
+    assert!(store.unpin(NAME, &user).unwrap() && !store.unpin(NAME, &user).unwrap());
     assert_eq!(store.gc(&request).unwrap().victims.iter().filter(|v| v.kind == VictimKind::Image).count(), 1);
     assert!(store.images().unwrap().is_empty());
 }

@@ -10,7 +10,7 @@ use windlass_core::platform::Platform;
 use windlass_credentials::CredentialSources;
 use windlass_distribution::{Client, ClientConfig};
 use windlass_pull::events::{Event, EventSink, Silent};
-use windlass_pull::{Engine, EngineConfig, PullError, PullOptions, PullReport, PullRequest};
+use windlass_pull::{Engine, EngineConfig, ImageLimits, PullError, PullOptions, PullReport, PullRequest};
 use windlass_store::{Store, StoreOptions};
 
 /// An engine with everything around it.
@@ -45,7 +45,21 @@ impl Rig {
         Rig::with_store(config, logins, StoreOptions::default())
     }
 
+    /// With bounds on what the layers of an image come to together.
+    pub fn with_image_limits(image_limits: ImageLimits) -> Rig {
+        Rig::made(client_config(), &[], StoreOptions::default(), image_limits)
+    }
+
     pub fn with_store(config: ClientConfig, logins: &[(&str, &str, &str)], options: StoreOptions) -> Rig {
+        Rig::made(config, logins, options, ImageLimits::default())
+    }
+
+    fn made(
+        config: ClientConfig,
+        logins: &[(&str, &str, &str)],
+        options: StoreOptions,
+        image_limits: ImageLimits,
+    ) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store"), options).unwrap();
         let mut sources = CredentialSources::builder();
@@ -54,7 +68,9 @@ impl Rig {
         }
         let client = Client::new(config).unwrap();
         let platform = Platform::new("linux", "amd64", None);
-        let engine = Engine::new(EngineConfig::new(store, client, Arc::new(sources.build()), platform));
+        let mut config = EngineConfig::new(store, client, Arc::new(sources.build()), platform);
+        config.image_limits = image_limits;
+        let engine = Engine::new(config);
         Rig { engine, dir }
     }
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use windlass_core::digest::Digest;
+use windlass_core::pin::PinSource;
 
 use super::WriteTx;
 use crate::error::StoreError;
@@ -161,7 +162,7 @@ pub(crate) enum Form {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PinRecord {
     pub(crate) image: Digest,
-    pub(crate) source: String,
+    pub(crate) source: PinSource,
     pub(crate) reason: String,
     pub(crate) since: Timestamp,
 }
@@ -190,7 +191,7 @@ mod tests {
         let image = Digest::sha256(b"image");
         let since = Timestamp::UNIX_EPOCH;
         let name = NameRecord { image: image.clone(), manifest: image.clone(), index: None, implied: false, since };
-        let pin = PinRecord { image: image.clone(), source: "user".to_owned(), reason: String::new(), since };
+        let pin = PinRecord { image: image.clone(), source: PinSource::user(), reason: String::new(), since };
         for value in [encode("name", &name).unwrap(), encode("pin", &pin).unwrap()] {
             assert!(value.starts_with(beginning(&image).as_bytes()));
         }

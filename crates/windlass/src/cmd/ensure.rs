@@ -59,16 +59,28 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         return Err(Failure::usage("nothing to ensure", "the files hold no pod and no workload"));
     }
     let report = ensure(&node, args, workloads, session)?;
-    let mut said = std::collections::BTreeSet::new();
-    for container in &report.containers {
-        let pulled = container.pull.iter().flat_map(|pull| &pull.warnings);
-        let remarks =
-            container.notes.iter().chain(pulled).filter(|text| said.insert((&container.image, text.as_str())));
-        remarks.for_each(|text| session.warn(&format!("{}: {text}", container.image)));
-    }
+    remarks(&report, session);
     let shown = Ensured(report);
     session.screen.show(&shown)?;
     shown.end(session)
+}
+
+/// Tells what was odd, each thing once for an image.
+fn remarks(report: &EnsureReport, session: &Session) {
+    let mut said = std::collections::BTreeSet::new();
+    for container in &report.containers {
+        let pull = container.pull.as_deref();
+        let warnings = container.notes.iter().chain(pull.iter().flat_map(|pull| &pull.warnings));
+        let notes = pull.iter().flat_map(|pull| &pull.notes);
+        let all = warnings.map(|text| (true, text)).chain(notes.map(|text| (false, text)));
+        for (is_warning, text) in all {
+            if !said.insert((&container.image, text)) {
+                continue;
+            }
+            let text = format!("{}: {text}", container.image);
+            if is_warning { session.warn(&text) } else { session.note(&text) }
+        }
+    }
 }
 
 /// Reads the manifests of one call together.
@@ -213,7 +225,7 @@ fn fields(container: &ContainerReport) -> Json {
         "imageRef": container.image_ref.as_ref().map(ToString::to_string),
         "credential": credential(container),
         "attempts": container.attempts.0.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "notes": container.notes,
+        "notes": container.notes.iter().chain(container.pull.iter().flat_map(|pull| &pull.notes)).collect::<Vec<_>>(),
         "tries": container.tries,
         "tookSeconds": container.took.as_secs_f64(),
         "events": events.collect::<Vec<_>>(),

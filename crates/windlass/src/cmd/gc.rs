@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let failed = |error: windlass_store::StoreError| store_failure("cannot collect", &error);
     let images = store.images().map_err(failed)?;
     let uses = images.iter().map(|image| in_use(&store, image)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let chosen = choose(args, &node, &store, &uses)?;
+    let chosen = choose(args, &node, &store, &uses, session)?;
     let request = GcRequest {
         dry: if args.dry_run { Dry::Run } else { Dry::No },
         // What is in work is protected by leases and locks, so nothing has to be left alone for its age.
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
 }
 
 fn in_use(store: &Store, image: &Image) -> Result<ImageUse, windlass_store::StoreError> {
-    let pins = image.pins.iter().map(|pin| Shield::Pinned(pin.source.clone()));
+    let pins = image.pins.iter().map(|pin| Shield::Pinned(pin.source.to_string()));
     let mounts = store.mounted_at(&image.id)?;
     let mounts = mounts.iter().map(|at| Shield::InUse(format!("the mount at {}", at.display())));
     Ok(ImageUse {
@@ -75,7 +75,13 @@ fn in_use(store: &Store, image: &Image) -> Result<ImageUse, windlass_store::Stor
 }
 
 /// The images that go, each with its reason.
-fn choose(args: &Args, node: &Node, store: &Store, uses: &[ImageUse]) -> Result<Vec<(Digest, String)>, Failure> {
+fn choose(
+    args: &Args,
+    node: &Node,
+    store: &Store,
+    uses: &[ImageUse],
+    session: &Session,
+) -> Result<Vec<(Digest, String)>, Failure> {
     let mut settings = settings(&node.gc);
     settings.check().map_err(|error| Failure::new(error.reason(), "cannot collect", chain(&error)))?;
     // A run by hand has watched for ever: use is on record.
@@ -95,6 +101,10 @@ fn choose(args: &Args, node: &Node, store: &Store, uses: &[ImageUse]) -> Result<
     };
     let space = for_space(&left, &settings, disk, clock);
     let space = space.map_err(|error| Failure::new(error.reason(), "cannot collect", chain(&error)))?;
+    if space.missing_bytes() > 0 {
+        let missing = bytes(space.missing_bytes());
+        session.warn(&format!("{missing} more would have to go; the other images are young, pinned or in use"));
+    }
     Ok([reasons(&by_age, None), reasons(&space, None)].concat())
 }
 

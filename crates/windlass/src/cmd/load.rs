@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 use windlass_pull::{ImageSource, LoadRequest, PullOptions, PullReport};
 
-use super::pull::fields;
+use super::pull::{fields, remarks};
 use crate::failure::Failure;
 use crate::output::Report;
 use crate::output::size::bytes;
@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         engine.load(request, sink).await.map_err(|error| wire::pull_failure(&what, &error))
     })?;
     for report in &reports {
-        report.warnings.iter().for_each(|text| session.warn(&format!("{}: {text}", report.image)));
+        remarks(report, session);
     }
     session.screen.show(&Loaded(reports))
 }

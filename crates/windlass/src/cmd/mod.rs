@@ -31,7 +31,7 @@ use crate::session::Session;
 pub(crate) enum Command {
     /// Shows a pod, a registry and a wrong secret on this machine; leaves nothing behind.
     Demo,
-    /// Makes images present: resolve, fetch, verify, unpack, record. Prints the image IDs.
+    /// Makes images present: resolve, fetch, verify, unpack. Prints the image IDs.
     Pull(pull::Args),
     /// Does what the kubelet would do for every container of the pods in manifests.
     Ensure(ensure::Args),

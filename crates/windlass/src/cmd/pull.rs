@@ -15,8 +15,14 @@ use crate::session::Session;
 use crate::wire::{self, Whose};
 use crate::{interrupt, progress};
 
+/// What a person must know who pulls on a node.
+const RECORDS: &str = "The credentials are those of the person who runs it, and no pull record is written: like every \
+image that did not come for a pod, it counts as pre-pulled, and imagePullCredentialsVerificationPolicy says whether a \
+pod must prove that it may use it. What `ensure` pulls, with the secrets of pods, is recorded.";
+
 /// Arguments of `pull`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = RECORDS)]
 pub(crate) struct Args {
     /// Images, such as registry.example/team/app:1.4.
     #[arg(required = true, value_name = "REF")]
@@ -72,10 +78,16 @@ fn end(results: Vec<Result<PullReport, Failure>>, images: &[String], session: &S
     }
     session.screen.show(&pulled)?;
     for report in pulled.0.iter().filter_map(|(_, result)| result.as_ref().ok()) {
-        report.warnings.iter().for_each(|text| session.warn(&format!("{}: {text}", report.image)));
+        remarks(report, session);
     }
     failures.iter().for_each(|failure| session.tell(failure));
     worst(failures.iter().map(Failure::exit_code)).map_or(Ok(()), |exit| Err(Failure::told(exit)))
+}
+
+/// Tells what was odd about a pull that worked.
+pub(super) fn remarks(report: &PullReport, session: &Session) {
+    report.warnings.iter().for_each(|text| session.warn(&format!("{}: {text}", report.image)));
+    report.notes.iter().for_each(|text| session.note(&format!("{}: {text}", report.image)));
 }
 
 struct Pulled(Vec<(String, Result<PullReport, Failure>)>);
@@ -108,6 +120,7 @@ pub(super) fn fields(report: &PullReport) -> Json {
         "requests": report.requests,
         "tookSeconds": report.took.as_secs_f64(),
         "warnings": report.warnings,
+        "notes": report.notes,
     })
 }
 

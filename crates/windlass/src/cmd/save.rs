@@ -14,8 +14,14 @@ use crate::output::table::Table;
 use crate::session::Session;
 use crate::wire::{self, Whose};
 
+/// How an image out of an index is written.
+const INDEXES: &str = "An image that was chosen from an index is written as the manifest of its platform, since other \
+tools refuse an index whose other platforms are missing; the index lies beside it, and `load` puts it back. An image \
+named by the index's digest is written as the index.";
+
 /// Arguments of `save`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = INDEXES)]
 pub(crate) struct Args {
     /// References or image IDs of the store.
     #[arg(required_unless_present = "files", value_name = "IMAGE")]

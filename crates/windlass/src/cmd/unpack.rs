@@ -38,6 +38,7 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         engine.unpack(request, sink).await.map_err(|error| wire::pull_failure(&what, &error))
     })?;
     report.warnings.iter().for_each(|text| session.warn(text));
+    report.notes.iter().for_each(|text| session.note(text));
     session.screen.show(&Unpacked { report, directory: args.directory.clone() })
 }
 
@@ -56,6 +57,8 @@ impl Report for Unpacked {
             "id": self.report.id.as_str(),
             "manifest": self.report.manifest.as_str(),
             "layers": self.report.layers,
+            "warnings": self.report.warnings,
+            "notes": self.report.notes,
             "directory": self.directory.to_string_lossy(),
         })
     }

@@ -140,6 +140,10 @@ section! {
         layer_ratio: u64 = "layerRatio" or 1_000;
         /// Most entries of a layer.
         layer_entries: u64 = "layerEntries" or 2_000_000;
+        /// Most unpacked bytes of an image, all layers together.
+        image_unpacked_bytes: ByteSize = "imageUnpackedBytes" or ByteSize(256 << 30);
+        /// Most entries of an image, all layers together.
+        image_entries: u64 = "imageEntries" or 8_000_000;
         /// Longest path of an entry: what a system call takes.
         path_bytes: u64 = "pathBytes" or 4_095;
         /// Longest name of an entry: what file systems take.

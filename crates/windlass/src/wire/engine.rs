@@ -5,7 +5,7 @@ use windlass_core::decide::ensure::Verification;
 use windlass_core::manifest::DocumentLimits;
 use windlass_core::platform::{Platform, host_platform};
 use windlass_core::reason::Reason;
-use windlass_pull::{Engine, EngineConfig};
+use windlass_pull::{Engine, EngineConfig, ImageLimits};
 use windlass_store::{PullRecords, Store};
 
 use super::credentials::{Whose, sources};
@@ -35,6 +35,8 @@ fn around(store: Store, node: &Node, globals: &Globals, whose: Whose) -> Result<
     let credentials = sources(node, whose);
     let mut config = EngineConfig::new(store, client(node, globals)?, credentials, host);
     config.limits = document_limits(&node.limits);
+    config.image_limits =
+        ImageLimits { unpacked_bytes: node.limits.image_unpacked_bytes.0, entries: node.limits.image_entries };
     config.layers_in_work = size(node.limits.parallel_layers);
     config.pulls_at_once = size(node.limits.parallel_pulls.max(1));
     if let Some(root) = &node.general.kubelet_root {
