@@ -150,18 +150,6 @@ impl ScopeSet {
         self.scopes.iter().map(Scope::to_string)
     }
 
-    /// The same text for equal sets in any order, for use as part of a cache key.
-    pub fn cache_key(&self) -> String {
-        let mut texts: Vec<String> = Vec::new();
-        for scope in &self.scopes {
-            let mut scope = scope.clone();
-            scope.actions.sort();
-            texts.push(scope.to_string());
-        }
-        texts.sort();
-        texts.join(" ")
-    }
-
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         self.scopes.is_empty()

@@ -80,11 +80,6 @@ impl Descriptor {
     pub fn is_document(&self) -> bool {
         matches!(DocumentKind::of(&essence(&self.media_type)), DocumentKind::Manifest | DocumentKind::Index)
     }
-
-    /// Whether it describes an index.
-    pub fn is_index(&self) -> bool {
-        DocumentKind::of(&essence(&self.media_type)) == DocumentKind::Index
-    }
 }
 
 /// A descriptor, or one that is well formed but cannot be verified.

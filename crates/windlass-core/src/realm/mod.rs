@@ -131,28 +131,6 @@ impl RealmVerdict {
     fn new(reason: TrustReason, url: Option<HttpUrl>) -> RealmVerdict {
         RealmVerdict { trust: reason.trust(), reason, url }
     }
-
-    /// The host to add to the registry's `allowedRealms` so that this realm gets credentials; `None` where it has
-    /// them already, or where no setting could give them.
-    pub fn allowable(&self) -> Option<Host> {
-        let could = match self.reason {
-            TrustReason::CrossSite | TrustReason::Loopback | TrustReason::PrivateAddress => true,
-            TrustReason::NotAbsolute
-            | TrustReason::Scheme
-            | TrustReason::UserInfo
-            | TrustReason::Fragment
-            | TrustReason::BadUrl
-            | TrustReason::Downgrade
-            | TrustReason::ForbiddenAddress
-            | TrustReason::SameOrigin
-            | TrustReason::SameHost
-            | TrustReason::BuiltIn
-            | TrustReason::SameSite
-            | TrustReason::Allowed
-            | TrustReason::CrossHostHttp => false,
-        };
-        self.url.as_ref().filter(|url| could && url.origin().scheme == UrlScheme::Https).map(HttpUrl::authority)
-    }
 }
 
 /// Token services on other sites than their registries: registry host, realm host.
