@@ -119,7 +119,7 @@ impl PodSpec {
     pub fn resolved_secrets(&self) -> impl Iterator<Item = &PullSecret> {
         self.pull_secrets.iter().filter_map(|secret| match &secret.found {
             SecretFound::Here(given) => Some(&given.secret),
-            SecretFound::Missing => None,
+            SecretFound::Missing { .. } => None,
         })
     }
 }
@@ -201,7 +201,10 @@ pub enum SecretFound {
     /// It is in the files.
     Here(std::sync::Arc<GivenSecret>),
     /// It is not; the kubelet would go on without it too, with a warning.
-    Missing,
+    Missing {
+        /// A namespace in whose files there is one of that name, which the pod cannot use.
+        elsewhere: Option<String>,
+    },
 }
 
 /// Why manifests could not be read.

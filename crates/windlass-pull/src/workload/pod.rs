@@ -48,7 +48,10 @@ fn secret_names(holder: &Holder, account: &str, found: &Found) -> Result<(Vec<St
 fn resolve_secret(name: String, namespace: &str, found: &Found) -> PullSecretRef {
     let found = match found.secrets.get(&(namespace.to_owned(), name.clone())) {
         Some(secret) => SecretFound::Here(secret.clone()),
-        None => SecretFound::Missing,
+        None => {
+            let mut others = found.secrets.keys().filter(|(_, other)| *other == name);
+            SecretFound::Missing { elsewhere: others.next().map(|(namespace, _)| namespace.clone()) }
+        }
     };
     PullSecretRef { name, found }
 }
@@ -128,10 +131,17 @@ pub(super) fn notes(pod: &PodSpec) -> Vec<Note> {
     let mut notes = Vec::new();
     for secret in &pod.pull_secrets {
         match &secret.found {
-            SecretFound::Missing => notes.push(note(format!(
-                "pull secret {}/{} of {} {} is not in the given files and is not used",
-                pod.namespace, secret.name, pod.kind, pod.name
-            ))),
+            SecretFound::Missing { elsewhere } => {
+                let but = |other: &String| format!("; the one in namespace {other} is out of its reach");
+                notes.push(note(format!(
+                    "pull secret {}/{} of {} {} is not in the given files and is not used{}",
+                    pod.namespace,
+                    secret.name,
+                    pod.kind,
+                    pod.name,
+                    elsewhere.as_ref().map(but).unwrap_or_default()
+                )));
+            }
             SecretFound::Here(given) => {
                 let secret = &given.secret;
                 let problem = match given.damage {

@@ -161,13 +161,17 @@ fn missing_and_damaged_secrets_are_noted() {
     let text = r#"
 {apiVersion: v1, kind: Secret, metadata: {name: bad}, type: kubernetes.io/dockercfg, data: {.dockercfg: "%%%"}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {imagePullSecrets: [{name: bad}, {name: gone}], containers: []}}
+{apiVersion: v1, kind: Secret, metadata: {name: far, namespace: other}, type: Opaque}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: p},
+ spec: {imagePullSecrets: [{name: bad}, {name: gone}, {name: far}], containers: []}}
 "#;
     let notes: Vec<String> = read_one(text).unwrap().notes.into_iter().map(|note| note.text).collect();
-    assert_eq!(notes.len(), 3, "{notes:?}");
+    assert_eq!(notes.len(), 4, "{notes:?}");
     assert!(notes[0].contains("default/bad") && notes[0].contains("not base64"));
-    assert!(notes[1].contains("default/gone"));
-    assert!(notes[2].contains("names no image"));
+    assert!(notes[1].ends_with("default/gone of Pod p is not in the given files and is not used"));
+    assert!(notes[2].contains("default/far") && notes[2].ends_with("the one in namespace other is out of its reach"));
+    assert!(notes[3].contains("names no image"));
 }
 
 #[test]
