@@ -69,6 +69,18 @@ impl Origin {
         }
     }
 
+    /// The index that the manifest at the root was chosen from, where an archive has it beside the manifest.
+    pub(crate) async fn chosen_from(&self, limits: &DocumentLimits) -> Result<Option<(Digest, Bytes)>, PullError> {
+        match self {
+            Origin::Registry { .. } => Ok(None),
+            Origin::Archive { archive, root } => {
+                let (archive, root, limits) = (archive.clone(), root.clone(), limits.clone());
+                let found = blocking(move || archive.chosen_from(&root, &limits)).await?;
+                Ok(found.map(|(digest, bytes)| (digest, Bytes::from(bytes))))
+            }
+        }
+    }
+
     /// A config by its descriptor.
     pub(crate) async fn config(&self, descriptor: &Descriptor, limits: &DocumentLimits) -> Result<Bytes, PullError> {
         match self {

@@ -50,15 +50,19 @@ pub(crate) async fn resolve(engine: &Inner, origin: &Origin, wanted: &Wanted) ->
     walk.enter(&root.digest, 0, &engine.limits)?;
     let Fetched { digest, bytes, document, source } = root;
     match document {
-        Document::Manifest(manifest) => Ok(Resolved {
-            root: digest.clone(),
-            index: None,
-            documents: vec![(digest.clone(), bytes)],
-            digest,
-            manifest,
-            entry_platform: None,
-            source,
-        }),
+        Document::Manifest(manifest) => {
+            let above = origin.chosen_from(&engine.limits).await?;
+            let index = above.as_ref().map(|(index, _)| index.clone());
+            Ok(Resolved {
+                root: index.clone().unwrap_or_else(|| digest.clone()),
+                index,
+                documents: above.into_iter().chain([(digest.clone(), bytes)]).collect(),
+                digest,
+                manifest,
+                entry_platform: None,
+                source,
+            })
+        }
         Document::Index(index) => {
             // Refuses with the list of platforms where nothing fits at all.
             platform::choose(&index, wanted)?;

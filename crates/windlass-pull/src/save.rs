@@ -3,7 +3,8 @@
 //! Layers whose compressed bytes are gone are fetched again by digest; the written bytes are verified while they
 //! are written, and nothing appears unless all of it is right.
 //!
-//! Invariants: `a_loaded_image_is_the_saved_one` (dropped layers are fetched again), `several_images_share_one_archive`.
+//! Invariants: `a_loaded_image_is_the_saved_one` (dropped layers are fetched again), `several_images_share_one_archive`,
+//! `an_image_out_of_an_index_is_saved_as_its_manifest`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -17,7 +18,7 @@ use windlass_core::reference::Reference;
 use crate::PullError;
 use crate::archive::sink::{Sink, blob_name};
 use crate::archive::source::io_error;
-use crate::archive::{DockerItem, IMAGE_NAME, REF_NAME, WrittenIndex};
+use crate::archive::{CHOSEN_FROM, DockerItem, IMAGE_NAME, REF_NAME, WrittenIndex};
 use crate::engine::{Engine, blocking};
 use crate::request::PullOptions;
 use crate::supply::{Access, Stored, Supply, feed, stored, supply};
@@ -200,11 +201,20 @@ impl Save<'_> {
 }
 
 /// One entry per name: the tag as the image-spec has it, the whole name as containerd and docker read it.
+///
+/// An entry is the manifest of the platform that is here, not the index it was chosen from, whose other manifests are
+/// missing; unless the name itself has the index's digest, which must not name anything else.
 fn index_entries(asked: &str, image: &Stored) -> Vec<Descriptor> {
     let names = tags(asked, image);
+    let manifest = image.documents.last().map_or(&image.root, |(manifest, _)| manifest);
+    let chosen_from = (manifest.digest != image.root.digest).then_some(&image.root.digest);
     let entry = |name: Option<&String>| {
-        let mut entry = image.root.clone();
+        let named = name.and_then(|name| Reference::parse(name).ok()).and_then(|name| name.digest().cloned());
+        let is_index = named.is_some() && named.as_ref() == chosen_from;
+        let mut entry = if is_index { image.root.clone() } else { manifest.clone() };
         entry.annotations = name.map(|name| annotations(name)).unwrap_or_default();
+        let above = chosen_from.filter(|_| !is_index).map(|index| (CHOSEN_FROM.to_owned(), index.to_string()));
+        entry.annotations.extend(above);
         entry
     };
     if names.is_empty() { vec![entry(None)] } else { names.iter().map(|name| entry(Some(name))).collect() }

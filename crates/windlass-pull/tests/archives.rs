@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use common::Rig;
 use windlass_core::keyring::Mode;
+use windlass_core::manifest::media_type;
 use windlass_core::reason::Reason;
 use windlass_pull::events::Silent;
 use windlass_pull::{ImageSource, LoadRequest, PullError, PullOptions, PullReport, SaveFormat, SaveRequest};
@@ -204,4 +205,47 @@ async fn several_images_share_one_archive() {
     }
     let unknown = rig.engine.save(save(&["nobody/knows:1"], SaveFormat::OciDir, &rig.path("no"))).await.unwrap_err();
     assert_eq!(unknown.reason(), Reason::ImageUnknown);
+}
+
+/// The entries of a layout's `index.json`: media type and digest.
+fn entries(dir: &Path) -> Vec<(String, String)> {
+    let index = std::fs::read(dir.join("index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    let text = |entry: &serde_json::Value, key: &str| entry[key].as_str().unwrap().to_owned();
+    let entries = index["manifests"].as_array().unwrap().iter();
+    entries.map(|entry| (text(entry, "mediaType"), text(entry, "digest"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_out_of_an_index_is_saved_as_its_manifest() {
+    let registry = TestRegistry::open();
+    let index = Index::of([small_for("i", "arm64", Some("v8")), small_for("i", "amd64", None)]);
+    let tagged = registry.place(&index.bundle(), "app", "1");
+    let rig = Rig::new();
+    let pulled = rig.pull(&tagged).await.unwrap();
+    let by_digest = format!("{}/app@{}", registry.host(), pulled.digest);
+    rig.pull(&by_digest).await.unwrap();
+    let table = [
+        // asked for, what the entry is
+        ("tag", &tagged, media_type::OCI_MANIFEST, &pulled.manifest),
+        ("digest", &by_digest, media_type::OCI_INDEX, &pulled.digest),
+    ];
+    for (dir, name, kind, digest) in table {
+        let path = rig.path(dir);
+        rig.engine.save(save(&[name], SaveFormat::OciDir, &path)).await.unwrap();
+        assert_eq!(entries(&path), [(kind.to_owned(), digest.to_string())], "{dir}");
+        let fresh = Rig::new();
+        let loaded = load(&fresh, &path, None).await.unwrap();
+        assert_eq!((&loaded[0].digest, &loaded[0].manifest), (&pulled.digest, &pulled.manifest), "{dir}");
+        assert!(fresh.engine.store().find(&by_digest).unwrap().is_some(), "{dir}: the index's digest names it");
+    }
+    // An index that does not list the manifest is no index of it.
+    let path = rig.path("tag");
+    let text = std::fs::read_to_string(path.join("index.json")).unwrap();
+    let other = Index::of([small("other")]).index;
+    std::fs::write(path.join("blobs/sha256").join(other.digest.hex()), &other.bytes).unwrap();
+    let text = text.replace(pulled.digest.as_str(), other.digest.as_str());
+    std::fs::write(path.join("index.json"), text).unwrap();
+    let loaded = load(&Rig::new(), &path, None).await.unwrap();
+    assert_eq!(loaded[0].digest, pulled.manifest);
 }

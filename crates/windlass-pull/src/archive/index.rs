@@ -18,6 +18,9 @@ const LAYOUT_BYTES_MAX: u64 = 64 << 10;
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The whole name, as containerd, docker and buildkit write it.
 pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
+/// Digest of the index that a manifest was chosen from, which lies beside it. Ours: other tools take an index whose
+/// other platforms are missing for damaged, so the entry is the manifest, and the index comes back when it is loaded.
+pub(crate) const CHOSEN_FROM: &str = "dev.windlass.chosen-from";
 
 #[derive(Deserialize)]
 struct LayoutFile {

@@ -22,13 +22,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use windlass_core::digest::Digest;
-use windlass_core::manifest::{Descriptor, DocumentLimits};
+use windlass_core::manifest::{Descriptor, Document, DocumentLimits, media_type, parse_document};
 use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
 
 use crate::PullError;
 pub(crate) use docker::Item as DockerItem;
-pub(crate) use index::{IMAGE_NAME, REF_NAME, WrittenIndex};
+pub(crate) use index::{CHOSEN_FROM, IMAGE_NAME, REF_NAME, WrittenIndex};
 use sink::blob_name;
 use source::{Opened, Source};
 
@@ -225,6 +225,28 @@ impl Archive {
             Some(Lies::Member(name)) => Ok(self.source.open(name)?.map(Blob::Member)),
             None => Ok(self.source.open(&blob_name(digest))?.map(Blob::Member)),
         }
+    }
+
+    /// The index beside a manifest that was chosen from it, by the manifest's entry; `None` where the entry names none,
+    /// or one that is not there or does not list the manifest.
+    ///
+    /// # Errors
+    /// The index does not hash to its name or breaks the rules.
+    pub(crate) fn chosen_from(
+        &self,
+        entry: &Descriptor,
+        limits: &DocumentLimits,
+    ) -> Result<Option<(Digest, Vec<u8>)>, PullError> {
+        let named = entry.annotations.get(CHOSEN_FROM).and_then(|text| Digest::parse(text).ok());
+        let Some(digest) = named else { return Ok(None) };
+        let Some(bytes) = self.source.small(&blob_name(&digest), limits.manifest_bytes)? else { return Ok(None) };
+        let descriptor = Descriptor::new(media_type::OCI_INDEX, digest.clone(), bytes.len() as u64);
+        let bytes = self.document(&descriptor, limits.manifest_bytes)?;
+        let lists = match parse_document(&bytes, None, None, limits)? {
+            Document::Index(index) => index.entries.iter().any(|listed| listed.digest == entry.digest),
+            Document::Manifest(_) => false,
+        };
+        Ok(lists.then_some((digest, bytes)))
     }
 
     /// Reads a document or config whole and verifies it.
