@@ -180,6 +180,21 @@ impl fmt::Display for Reason {
     }
 }
 
+/// An error and its causes in one line, outermost first; a cause that repeats what was said is left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +207,20 @@ mod tests {
         for class in classes {
             assert!(class.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{class}");
         }
+    }
+
+    #[test]
+    fn a_cause_that_repeats_is_left_out() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{text}")]
+        struct Told {
+            text: &'static str,
+            #[source]
+            cause: Option<Box<Told>>,
+        }
+        let told = |text, cause: Option<Told>| Told { text, cause: cause.map(Box::new) };
+        let error = told("cannot open: denied", Some(told("denied", Some(told("by the kernel", None)))));
+        assert_eq!(chain(&error), "cannot open: denied: by the kernel");
     }
 
     #[test]

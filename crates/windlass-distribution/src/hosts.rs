@@ -49,7 +49,7 @@ pub(crate) fn find(directories: &[PathBuf], registry: &Host) -> FoundHosts {
 
 fn read(path: &Path, directory: &Path) -> Result<HostsFile, String> {
     let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
-    HostsFile::parse(&text, directory).map_err(|e| crate::words::chain(&e))
+    HostsFile::parse(&text, directory).map_err(|e| windlass_core::reason::chain(&e))
 }
 
 /// `host_port_`, `host:port`, `_default`, as containerd looks them up.

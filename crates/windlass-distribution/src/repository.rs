@@ -248,7 +248,7 @@ impl Failures {
         }
         let ends = turn.patience == Patience::Wait || !falls_through(&error, session.is_registry());
         if !ends {
-            tracing::debug!(host = %session.host(), error = %crate::words::chain(&error), "asking the next endpoint");
+            tracing::debug!(host = %session.host(), error = %windlass_core::reason::chain(&error), "asking the next endpoint");
         }
         self.errors.push(error);
         if ends { Err(self.take(what)) } else { Ok(()) }

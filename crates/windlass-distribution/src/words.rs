@@ -2,7 +2,6 @@
 //!
 //! Invariants: `foreign_words_are_bounded_and_escaped`, `warnings_are_bounded`.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -100,18 +99,6 @@ pub(crate) fn escape(text: &str, most: usize) -> String {
         shown.push_str(&piece);
     }
     shown
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// What a registry told about its rate limit. Numbers are only ever read from the headers.

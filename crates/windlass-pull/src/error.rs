@@ -6,13 +6,12 @@
 //!
 //! Invariants: `hint_names_the_secret_that_was_refused`, `credentials_are_tried_in_order_and_named_in_errors`.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use windlass_core::digest::Digest;
 use windlass_core::manifest::ManifestError;
 use windlass_core::platform::PlatformError;
-use windlass_core::reason::Reason;
+use windlass_core::reason::{self, Reason};
 use windlass_core::reference::ReferenceError;
 use windlass_credentials::CredentialsError;
 use windlass_distribution::FetchError;
@@ -195,26 +194,6 @@ impl PullError {
 
     /// The whole chain in one line, outermost first, as the kubelet shows it.
     pub fn chain(&self) -> String {
-        Chain(self).to_string()
-    }
-}
-
-/// Prints an error and its causes, leaving out a cause that repeats the one before it.
-struct Chain<'e>(&'e dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = self.0.to_string();
-        f.write_str(&said)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !said.contains(&text) {
-                write!(f, ": {text}")?;
-                said = text;
-            }
-            cause = error.source();
-        }
-        Ok(())
+        reason::chain(self)
     }
 }

@@ -281,7 +281,7 @@ pub enum FetchError {
 }
 
 fn join(errors: &[FetchError]) -> String {
-    let texts: Vec<String> = errors.iter().map(|e| crate::words::chain(e)).collect();
+    let texts: Vec<String> = errors.iter().map(|e| windlass_core::reason::chain(e)).collect();
     texts.join("; ")
 }
 

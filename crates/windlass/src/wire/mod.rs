@@ -6,6 +6,7 @@ mod engine;
 mod store;
 
 use windlass_core::reason::Reason;
+pub(crate) use windlass_core::reason::chain;
 use windlass_core::reference::ReferenceError;
 use windlass_pull::PullError;
 use windlass_store::StoreError;
@@ -41,18 +42,4 @@ pub(crate) fn pull_failure(what: &str, error: &PullError) -> Failure {
 /// Tells that a task ended without a result, which is a bug.
 pub(crate) fn panicked(error: &tokio::task::JoinError) -> Failure {
     Failure::new(Reason::Internal, "a task ended without a result", error.to_string())
-}
-
-/// An error and its causes in one line, a cause that repeats the one before it left out.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }
