@@ -14,18 +14,21 @@ pub const MAX_SCOPE_BYTES: usize = 1024;
 /// Most scopes of one token request: two repositories for a mount, and what a challenge adds.
 pub const MAX_SCOPES: usize = 8;
 
-/// What may be done with a resource.
+/// What may be done with a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
-    /// Read.
+    /// Read manifests, blobs and tags.
     Pull,
-    /// Write.
+    /// Upload blobs and write manifests and tags.
     Push,
-    /// Remove.
+    /// Delete manifests, tags and blobs.
     Delete,
 }
 
 impl Action {
+    /// Every action.
+    pub const ALL: [Action; 3] = [Action::Pull, Action::Push, Action::Delete];
+
     /// The word in a scope.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -33,6 +36,17 @@ impl Action {
             Action::Push => "push",
             Action::Delete => "delete",
         }
+    }
+
+    /// Reads the word of a scope.
+    pub fn parse(word: &str) -> Option<Action> {
+        Action::ALL.into_iter().find(|action| action.as_str() == word)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

@@ -8,44 +8,9 @@
 //! Invariants: `the_most_specific_pattern_decides_and_deny_wins_a_tie`, `nobody_may_anything_without_a_rule`.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::str::FromStr;
 
-/// What may be done with a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Action {
-    /// Read manifests, blobs and tags.
-    Pull,
-    /// Upload blobs and write manifests and tags.
-    Push,
-    /// Delete manifests, tags and blobs.
-    Delete,
-}
-
-impl Action {
-    /// Every action.
-    pub const ALL: [Action; 3] = [Action::Pull, Action::Push, Action::Delete];
-
-    /// The word used in scopes.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Action::Pull => "pull",
-            Action::Push => "push",
-            Action::Delete => "delete",
-        }
-    }
-
-    /// Reads the word of a scope.
-    pub fn parse(word: &str) -> Option<Action> {
-        Action::ALL.into_iter().find(|action| action.as_str() == word)
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+pub use windlass_core::scope::Action;
 
 /// Who is asking, as far as the rules are concerned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
