@@ -27,10 +27,11 @@ use windlass_store::{
 use crate::PullError;
 use crate::archive::Archive;
 use crate::engine::blocking;
-use crate::events::{Events, LayerState, Throttle};
+use crate::events::{Events, LayerState};
 use crate::image_size::ImageSize;
 use crate::origin::Origin;
-use crate::pipe::{PipeReader, PipeWriter, pipe};
+use crate::pipe::{PipeReader, PipeWriter, READ_BYTES, pipe};
+use crate::pump::{Downloading, Pumped, pump};
 
 /// Everything the layers of one pull share.
 #[derive(Debug)]
@@ -317,14 +318,14 @@ async fn transfer(
         () = context.cancel.cancelled() => Err(PullError::Canceled),
     };
     match driven {
-        Ok(Driven::Complete) => {
+        Ok(Pumped::Complete) => {
             context.events.layer(number, LayerState::Unpacking);
             for writer in writers {
                 // A reader that has gone says itself why.
                 let _ = writer.finish().await;
             }
         }
-        Ok(Driven::ReaderGone) | Err(_) => drop(writers),
+        Ok(Pumped::ReaderGone) | Err(_) => drop(writers),
     }
     let unpacked = join(readers).await;
     match (driven, unpacked) {
@@ -337,48 +338,20 @@ async fn transfer(
     }
 }
 
-/// How a transfer ended.
-enum Driven {
-    Complete,
-    /// A thread gave up; its own result says why.
-    ReaderGone,
-}
-
 async fn drive(
     context: &LayerContext,
     fetch: &mut BlobFetch,
     writers: &[PipeWriter],
     number: usize,
-) -> Result<Driven, PullError> {
-    let mut throttle = Throttle::new();
-    let mut done_bytes = fetch.offset_bytes();
-    loop {
-        match fetch.next().await.map_err(|error| context.origin.fetch_error(error))? {
-            None => return Ok(Driven::Complete),
-            Some(BlobEvent::Bytes(bytes)) => {
-                let length = bytes.len() as u64;
-                for writer in writers.iter() {
-                    if writer.send(bytes.clone()).await.is_err() {
-                        return Ok(Driven::ReaderGone);
-                    }
-                }
-                done_bytes += length;
-                context.fetched_bytes.fetch_add(length, Ordering::Relaxed);
-                if throttle.admits(tokio::time::Instant::now()) {
-                    context.events.layer(number, LayerState::Downloading { done_bytes });
-                }
-            }
-            Some(BlobEvent::Restart) => {
-                done_bytes = 0;
-                context.events.layer(number, LayerState::Downloading { done_bytes });
-                for writer in writers.iter() {
-                    if writer.restart().await.is_err() {
-                        return Ok(Driven::ReaderGone);
-                    }
-                }
-            }
+) -> Result<Pumped, PullError> {
+    let mut downloading = Downloading::new(&context.events, number, fetch.offset_bytes());
+    let heard = |event: &BlobEvent| {
+        if let BlobEvent::Bytes(bytes) = event {
+            context.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
-    }
+        downloading.hear(event);
+    };
+    pump(None, fetch, writers, heard).await.map_err(|error| context.origin.fetch_error(error))
 }
 
 /// Waits for every thread; the first error wins.
@@ -472,9 +445,6 @@ async fn read(
     }
     Ok(again)
 }
-
-/// Size of reads from an archive.
-const READ_BYTES: usize = 256 << 10;
 
 fn are_wrong_bytes(error: &PullError) -> bool {
     matches!(error.reason(), Reason::DigestMismatch | Reason::SizeMismatch)

@@ -18,6 +18,7 @@ mod load;
 mod origin;
 mod pipe;
 mod pull;
+mod pump;
 mod request;
 mod resolve;
 mod save;

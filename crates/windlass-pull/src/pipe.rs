@@ -16,6 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 /// Most bytes between network and extractor of one layer. Two of the largest reads of the HTTP stack fit, so
 /// that one can be filled while the other is inflated; three layers at once stay below 4 MiB.
 pub(crate) const WINDOW_BYTES: usize = 1 << 20;
+/// Size of reads from a file that is inflated: large against a system call's cost, small against a core's cache.
+pub(crate) const READ_BYTES: usize = 256 << 10;
 /// Most pieces on the way; small pieces must not pile up bookkeeping.
 const PIECES_MAX: usize = 256;
 

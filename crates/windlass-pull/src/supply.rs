@@ -9,16 +9,14 @@ use tokio_util::sync::CancellationToken;
 use windlass_core::keyring::Mode;
 use windlass_core::manifest::{Descriptor, Document, Manifest, parse_document};
 use windlass_core::reference::Reference;
-use windlass_distribution::{BlobEvent, BlobFetch, FetchError, Repository};
+use windlass_distribution::{BlobEvent, BlobFetch, Repository};
 use windlass_store::Image;
 
 use crate::PullError;
 use crate::attempt::Attempts;
 use crate::engine::{Inner, blocking};
-use crate::pipe::{PipeWriter, pipe};
-
-/// Size of reads from a kept blob.
-const READ_BYTES: usize = 256 << 10;
+use crate::pipe::{PipeWriter, READ_BYTES, pipe};
+use crate::pump::pump_to_end;
 
 /// Where credentials for fetching again come from.
 #[derive(Debug, Clone)]
@@ -90,16 +88,6 @@ pub(crate) struct Begun {
     first: Option<BlobEvent>,
 }
 
-impl Begun {
-    /// The next event, the first one included.
-    pub(crate) async fn next(&mut self) -> Result<Option<BlobEvent>, FetchError> {
-        match self.first.take() {
-            Some(event) => Ok(Some(event)),
-            None => self.fetch.next().await,
-        }
-    }
-}
-
 /// Looks for a blob of an image: kept, then each of its sources.
 ///
 /// # Errors
@@ -163,23 +151,7 @@ pub(crate) async fn feed<T: Send + 'static>(
 }
 
 async fn drive(begun: &mut Begun, writer: PipeWriter) -> Result<(), PullError> {
-    loop {
-        let event = begun
-            .next()
-            .await
-            .map_err(|error| PullError::Fetch { source: Box::new(error), attempts: Attempts::default() })?;
-        let sent = match event {
-            Some(BlobEvent::Bytes(bytes)) => writer.send(bytes).await,
-            // What was written cannot be taken back; the reader fails and says so.
-            Some(BlobEvent::Restart) => writer.restart().await,
-            None => {
-                // A reader that has gone says itself why.
-                let _ = writer.finish().await;
-                return Ok(());
-            }
-        };
-        if sent.is_err() {
-            return Ok(());
-        }
-    }
+    // After a restart, what was written cannot be taken back; the reader fails and says so.
+    let pumped = pump_to_end(begun.first.take(), &mut begun.fetch, writer, |_| {}).await;
+    pumped.map_err(|error| PullError::Fetch { source: Box::new(error), attempts: Attempts::default() })
 }

@@ -16,7 +16,7 @@ use windlass_core::digest::Digest;
 use windlass_core::keyring::Mode;
 use windlass_core::manifest::{Descriptor, Document, IndexWalk, LayerType, Manifest};
 use windlass_core::reference::Reference;
-use windlass_distribution::{BlobEvent, FetchedManifest, Mount, Pushed, Repository, TagOrDigest, UploadSource};
+use windlass_distribution::{FetchedManifest, Mount, Pushed, Repository, TagOrDigest, UploadSource};
 use windlass_store::{Name, Store};
 
 use crate::PullError;
@@ -25,6 +25,7 @@ use crate::engine::{Engine, blocking};
 use crate::origin::Origin;
 use crate::pipe::{PipeWriter, pipe};
 use crate::pull::{or_canceled, wanted};
+use crate::pump::pump_to_end;
 use crate::request::PullOptions;
 use crate::resolve::resolve;
 use crate::supply::{Access, Supply, stored, supply};
@@ -285,22 +286,8 @@ fn from_registry(repository: Repository, blob: Descriptor) -> UploadSource {
 /// A writer dropped without its end is the reader's error; why is logged, since the upload's error comes first.
 async fn stream(repository: Repository, blob: Descriptor, writer: PipeWriter) {
     let mut fetch = repository.blob(&blob);
-    loop {
-        let sent = match fetch.next().await {
-            Ok(Some(BlobEvent::Bytes(bytes))) => writer.send(bytes).await,
-            Ok(Some(BlobEvent::Restart)) => writer.restart().await,
-            Ok(None) => {
-                let _ = writer.finish().await;
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(blob = %blob.digest, %error, "the source of an upload stopped");
-                return;
-            }
-        };
-        if sent.is_err() {
-            return;
-        }
+    if let Err(error) = pump_to_end(None, &mut fetch, writer, |_| {}).await {
+        tracing::warn!(blob = %blob.digest, %error, "the source of an upload stopped");
     }
 }
 

@@ -20,7 +20,7 @@ use windlass_core::manifest::{Compression, Descriptor, LayerType, chain_ids, par
 use windlass_core::plan::note_on_layers;
 use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
-use windlass_distribution::{BlobEvent, BlobFetch};
+use windlass_distribution::BlobFetch;
 use windlass_store::layer::{self, LayerLimits, LayerSpec};
 use windlass_store::{LayerSize, StoreError};
 
@@ -33,13 +33,11 @@ use crate::image_size::ImageSize;
 use crate::layers::Notes;
 use crate::load;
 use crate::origin::Origin;
-use crate::pipe::{PipeWriter, pipe};
+use crate::pipe::{PipeWriter, READ_BYTES, pipe};
 use crate::pull::{or_canceled, wanted};
+use crate::pump::{Downloading, pump_to_end};
 use crate::request::PullOptions;
 use crate::resolve::resolve;
-
-/// Size of reads from an archive.
-const READ_BYTES: usize = 256 << 10;
 
 /// An image to be unpacked.
 #[derive(Debug, Clone)]
@@ -211,31 +209,9 @@ async fn drive(
     events: &Events,
     number: usize,
 ) -> Result<(), PullError> {
-    let mut throttle = crate::events::Throttle::new();
-    let mut done_bytes = 0;
-    loop {
-        let sent = match fetch.next().await.map_err(|error| origin.fetch_error(error))? {
-            Some(BlobEvent::Bytes(bytes)) => {
-                done_bytes += bytes.len() as u64;
-                if throttle.admits(tokio::time::Instant::now()) {
-                    events.layer(number, LayerState::Downloading { done_bytes });
-                }
-                writer.send(bytes).await
-            }
-            Some(BlobEvent::Restart) => {
-                done_bytes = 0;
-                writer.restart().await
-            }
-            None => {
-                // A reader that has gone says itself why.
-                let _ = writer.finish().await;
-                return Ok(());
-            }
-        };
-        if sent.is_err() {
-            return Ok(());
-        }
-    }
+    let mut downloading = Downloading::new(events, number, 0);
+    let pumped = pump_to_end(None, fetch, writer, |event| downloading.hear(event)).await;
+    pumped.map_err(|error| origin.fetch_error(error))
 }
 
 impl Job {
