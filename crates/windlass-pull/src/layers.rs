@@ -134,8 +134,8 @@ pub(crate) async fn bring(context: &Arc<LayerContext>, claimed: Claimed) -> Resu
     let mut queue = jobs(&plan, works, context.cores);
     // A layer that a killed pull had unpacked counts as here, and may still have to be unpacked once more.
     let blobs: BTreeMap<_, _> = layers.iter().map(|layer| (layer.blob.digest.clone(), layer.blob.clone())).collect();
+    count_present(context, plan.present.iter().map(|at| &layers[*at].key)).await?;
     for at in &plan.present {
-        count_present(context, &layers[*at].key).await?;
         keep_from_archive(context, layers[*at].blob.clone()).await?;
     }
     let mut layers: Vec<Option<Wanted>> = layers.into_iter().map(Some).collect();
@@ -188,11 +188,20 @@ fn with_blobs(works: Vec<LayerWork>, blobs: &BTreeMap<Digest, Descriptor>) -> Ve
 /// Layers that are unpacked again are few and late; one thread each will do.
 const SINGLE: usize = 1;
 
-/// Counts a layer that was here, or that another pull brought.
-async fn count_present(context: &Arc<LayerContext>, key: &LayerKey) -> Result<(), PullError> {
-    let (lease, chain) = (context.lease.clone(), key.layer.chain_id.clone());
-    let found = blocking(move || lease.layer_size(&chain)).await?;
-    found.map_or(Ok(()), |size| context.size.put(&key.layer.chain_id, size))
+/// Counts layers that were here, or that another pull brought.
+async fn count_present(
+    context: &Arc<LayerContext>,
+    keys: impl IntoIterator<Item = &LayerKey>,
+) -> Result<(), PullError> {
+    let chains: Vec<Digest> = keys.into_iter().map(|key| key.layer.chain_id.clone()).collect();
+    let context = context.clone();
+    blocking(move || {
+        chains.iter().try_for_each(|chain| match context.lease.layer_size(chain)? {
+            Some(size) => context.size.put(chain, size),
+            None => Ok(()),
+        })
+    })
+    .await
 }
 
 /// Waits for a layer that another pull has in work; its work if that one gave up, and that of layers which can be
@@ -208,7 +217,7 @@ async fn wait_for(context: &Arc<LayerContext>, layer: Wanted) -> Result<Vec<Laye
     });
     let (works, here) = claim.await.map_err(canceled)?;
     if here == Here::Yes {
-        count_present(context, &layer.key).await?;
+        count_present(context, [&layer.key]).await?;
         keep_from_archive(context, layer.blob).await?;
         context.events.layer(number, LayerState::Done);
     }
