@@ -154,10 +154,13 @@ impl HostsFile {
             return Err(MirrorError::Limit { what: "the size of hosts.toml in bytes", limit: MAX_FILE_BYTES });
         }
         let mut reader = Reader { text, directory, unknown: Vec::new() };
-        let root = DeTable::parse(text).map_err(|error| MirrorError::Toml {
+        let malformed = |error: toml::de::Error| MirrorError::Toml {
             line: reader.line(error.span().map_or(0, |span| span.start)),
             message: error.message().lines().next().unwrap_or_default().to_owned(),
-        })?;
+        };
+        let root = DeTable::parse(text).map_err(malformed)?;
+        // The parser leaves numbers as text; containerd's refuses a file with a malformed one, whatever its key.
+        toml::from_str::<toml::Table>(text).map_err(malformed)?;
         let root = root.get_ref();
         let server = reader.entry(root, Place::Top)?;
         let mut hosts = Vec::new();

@@ -199,6 +199,8 @@ fn no_header_value_shows() {
 fn mistakes_name_their_line() {
     let table = [
         ("a = ", 1, "TOML"),
+        ("\nunknown = 0x", 2, "TOML"),
+        ("[host.\"https://m.io\"]\nunknown = 99999999999999999999", 2, "TOML"),
         ("\ncapabilities = [\"pul\"]", 2, "capabilities"),
         ("\n\nca = 5", 3, "ca must be"),
         ("client = [[\"a\"]]", 1, "client must be"),
