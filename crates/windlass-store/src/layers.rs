@@ -42,7 +42,7 @@ pub(crate) fn form() -> record::Form {
 
 /// Unpacks a blob into an empty stage.
 pub(crate) fn extract(
-    input: &mut dyn BufRead,
+    input: &mut (dyn BufRead + Send),
     key: &LayerKey,
     store: &Store,
     stage: &Path,

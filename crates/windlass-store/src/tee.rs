@@ -9,13 +9,13 @@ use crate::error::StoreError;
 
 /// Passes bytes on and writes them to an [`Ingest`]. A failed write ends the stream with an error at the next read.
 pub(crate) struct Tee<'a> {
-    input: &'a mut dyn BufRead,
+    input: &'a mut (dyn BufRead + Send),
     copy: Ingest,
     failed: Option<StoreError>,
 }
 
 impl<'a> Tee<'a> {
-    pub(crate) fn new(input: &'a mut dyn BufRead, copy: Ingest) -> Tee<'a> {
+    pub(crate) fn new(input: &'a mut (dyn BufRead + Send), copy: Ingest) -> Tee<'a> {
         Tee { input, copy, failed: None }
     }
 

@@ -162,7 +162,8 @@ impl PullLease {
     }
 
     /// Claims a layer, waiting for whoever has it in work: `Present` once that one finished, `Work` once it died or
-    /// gave up.
+    /// gave up. One thread that waits for several layers waits for the lowest first and calls [`PullLease::settle`]
+    /// after each `Present`: two pulls may hold layers that wait for each other's.
     ///
     /// # Errors
     /// [`StoreError::Canceled`] once `is_canceled` says so, asked at least every 20 ms; I/O errors.

@@ -10,7 +10,7 @@ use super::{Progress, Step};
 
 /// Reads a blob of known size and digest.
 pub(super) struct Blob<'a> {
-    input: &'a mut dyn BufRead,
+    input: &'a mut (dyn BufRead + Send),
     progress: &'a dyn Progress,
     hasher: Hasher,
     want: Digest,
@@ -25,7 +25,12 @@ pub(super) struct Blob<'a> {
 const REPORT_BYTES: u64 = 64 << 10;
 
 impl<'a> Blob<'a> {
-    pub(super) fn new(input: &'a mut dyn BufRead, want: &Digest, size: u64, progress: &'a dyn Progress) -> Blob<'a> {
+    pub(super) fn new(
+        input: &'a mut (dyn BufRead + Send),
+        want: &Digest,
+        size: u64,
+        progress: &'a dyn Progress,
+    ) -> Blob<'a> {
         let hasher = want.algorithm().hasher();
         Blob { input, progress, hasher, want: want.clone(), size, seen: 0, reported: 0, head: Vec::new() }
     }

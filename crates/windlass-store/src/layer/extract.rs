@@ -11,6 +11,7 @@ use super::apply::{Applied, Apply};
 use super::below::Below;
 use super::blob::Blob;
 use super::compress::{Compression, Decoder};
+use super::confine::confined;
 use super::dir::DirTree;
 use super::error::{Doing, Failed, LayerError};
 use super::rules::Rules;
@@ -19,7 +20,16 @@ use super::tar::{Reader, Source};
 use super::{Extracted, LayerSpec, Progress, SUMS, TREE, Warning, sums};
 
 pub(super) fn extract(
-    input: &mut dyn BufRead,
+    input: &mut (dyn BufRead + Send),
+    spec: &LayerSpec<'_>,
+    stage: BorrowedFd<'_>,
+    progress: &dyn Progress,
+) -> Result<Extracted, LayerError> {
+    confined(stage, spec.lowers.unwrap_or_default(), || one_pass(input, spec, stage, progress))
+}
+
+fn one_pass(
+    input: &mut (dyn BufRead + Send),
     spec: &LayerSpec<'_>,
     stage: BorrowedFd<'_>,
     progress: &dyn Progress,

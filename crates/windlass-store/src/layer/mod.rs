@@ -23,6 +23,7 @@ mod apply;
 mod below;
 mod blob;
 pub mod compress;
+mod confine;
 mod copy_up;
 pub mod dir;
 mod error;
@@ -193,7 +194,7 @@ pub enum Settled {
 /// The first thing that is wrong, except that damaged content whose digest does not fit is [`LayerError::Digest`]: the
 /// transfer is to blame then. The stage is left as it was at that moment.
 pub fn extract(
-    input: &mut dyn BufRead,
+    input: &mut (dyn BufRead + Send),
     spec: &LayerSpec<'_>,
     stage: BorrowedFd<'_>,
     progress: &dyn Progress,
@@ -223,7 +224,7 @@ pub fn settle(
 /// # Errors
 /// As [`extract`]; if the file system fails while the layer moves in, `target` is left with a part of it.
 pub fn apply_plain(
-    input: &mut dyn BufRead,
+    input: &mut (dyn BufRead + Send),
     spec: &LayerSpec<'_>,
     target: BorrowedFd<'_>,
     scratch: BorrowedFd<'_>,

@@ -23,7 +23,7 @@ use super::{Extracted, LayerSpec, Progress, SUMS, TREE};
 
 /// See [`super::apply_plain`].
 pub(super) fn apply(
-    input: &mut dyn BufRead,
+    input: &mut (dyn BufRead + Send),
     spec: &LayerSpec<'_>,
     target: BorrowedFd<'_>,
     scratch: BorrowedFd<'_>,
@@ -39,7 +39,7 @@ pub(super) fn apply(
 }
 
 fn move_in(
-    input: &mut dyn BufRead,
+    input: &mut (dyn BufRead + Send),
     spec: &LayerSpec<'_>,
     target: BorrowedFd<'_>,
     scratch: BorrowedFd<'_>,

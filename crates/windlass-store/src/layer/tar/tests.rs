@@ -34,7 +34,10 @@ fn padded(data: &[u8]) -> Vec<u8> {
 }
 
 /// Names, sizes and contents of all entries.
-fn read_all(archive: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LayerError> {
+/// Name and content.
+type Read = (Vec<u8>, Vec<u8>);
+
+fn read_all(archive: &[u8]) -> Result<Vec<Read>, LayerError> {
     let limits = LayerLimits::default();
     let mut reader = Reader::new(archive, &limits);
     let mut found = Vec::new();
