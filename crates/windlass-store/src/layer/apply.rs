@@ -603,7 +603,8 @@ impl<'a, T: Tree> Apply<'a, T> {
         let (full, made) = self.make_parent(dir, name, Origin::Archive)?;
         self.tree.make_opaque(&made).map_err(|failed| failed.at(&full))?;
         self.record(&full, &Content::Opaque, &Meta::default(), Origin::Archive)?;
-        Ok(made)
+        // Opened anew: what was open does not know of the mark.
+        self.open_made(dir, name, &full)
     }
 
     fn make_parent(&mut self, dir: &T::Dir, name: &[u8], origin: Origin) -> Result<(Vec<u8>, T::Dir), LayerError> {
@@ -620,10 +621,15 @@ impl<'a, T: Tree> Apply<'a, T> {
         let meta = Meta::implicit_directory();
         self.place(dir, name, &full, |tree| tree.make_directory(dir, name, &meta))?;
         self.record(&full, &Content::Directory, &meta, origin)?;
-        match self.tree.find(dir, name).map_err(|failed| failed.at(&full))? {
-            Found::Directory(made) => Ok((full, made)),
+        let made = self.open_made(dir, name, &full)?;
+        Ok((full, made))
+    }
+
+    fn open_made(&mut self, dir: &T::Dir, name: &[u8], full: &[u8]) -> Result<T::Dir, LayerError> {
+        match self.tree.find(dir, name).map_err(|failed| failed.at(full))? {
+            Found::Directory(made) => Ok(made),
             Found::Absent | Found::Symlink(_) | Found::Whiteout | Found::Other => {
-                Err(Failed { action: "create", errno: rustix::io::Errno::NOTDIR }.at(&full))
+                Err(Failed { action: "create", errno: rustix::io::Errno::NOTDIR }.at(full))
             }
         }
     }

@@ -289,4 +289,18 @@ pub(super) fn hard(cases: &mut Cases) {
         Tar::new().dir("d").file("d/.wh..wh..opq", "").link("l", "d/f"),
         "bad-archive",
     );
+    cases.stack_refused(
+        "hl-lower-removed-with-its-directory",
+        "a lower file whose directory this layer removes as a whole",
+        Tar::new().dir("c").dir("c/d").file("c/d/f", "x"),
+        Tar::new().file("c/d/.wh.f", "").file("c/.wh.d", "").link("b/l", "c/d/f"),
+        "bad-archive",
+    );
+    cases.stack_refused(
+        "hl-lower-removed-link",
+        "the same with a symbolic link below",
+        Tar::new().dir("c").dir("c/d").symlink("c/d/l", "x"),
+        Tar::new().file("c/.wh.d", "").link("l", "c/d/l"),
+        "bad-archive",
+    );
 }
