@@ -161,6 +161,10 @@ impl Store {
     /// The metadata or a directory cannot be read at all; everything else is a finding.
     pub fn fsck(&self, depth: Depth, repair: Repair) -> Result<FsckReport, StoreError> {
         let mut report = FsckReport::default();
+        if !self.root().exists() {
+            // A store that was never made has nothing wrong with it.
+            return Ok(report);
+        }
         let tables = match self.read(Tables::read) {
             Err(error @ StoreError::Meta { .. }) => {
                 report.findings.push(self.database_damaged(&error, repair)?);

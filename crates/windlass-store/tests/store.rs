@@ -464,6 +464,7 @@ fn opening_for_reading_creates_nothing() {
     options.access = Access::Read;
     let store = Store::open(&root, options.clone()).unwrap();
     assert!(store.images().unwrap().is_empty() && !root.exists());
+    assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().verdict(), Verdict::Clean);
     assert_eq!(store.begin(LeaseOptions::pull(NAME)).unwrap_err().reason(), Reason::NotPermitted);
     small(NAME).pull(&open(&root)).unwrap();
     let store = Store::open(&root, options).unwrap();
