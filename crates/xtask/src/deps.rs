@@ -19,7 +19,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("windlass-core", &[]),
     ("windlass-distribution", &["windlass-core"]),
     ("windlass-credentials", &["windlass-core"]),
-    ("windlass-store", &["windlass-core"]),
+    ("windlass-erofs", &[]),
+    ("windlass-store", &["windlass-core", "windlass-erofs"]),
     ("windlass-pull", &["windlass-core", "windlass-distribution", "windlass-credentials", "windlass-store"]),
     ("windlass-registry", &["windlass-core", "windlass-distribution", "windlass-credentials"]),
     (

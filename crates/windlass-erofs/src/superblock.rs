@@ -1,0 +1,84 @@
+//! The superblock of EROFS: where the kernel begins.
+
+use crate::BLOCK_BYTES;
+use crate::error::ReadError;
+
+/// EROFS: `EROFS_SUPER_MAGIC_V1`.
+const MAGIC: u32 = 0xe0f5_e1e2;
+
+/// log2 of [`BLOCK_BYTES`].
+const BLOCK_BITS: u8 = 9;
+
+/// The superblock has a checksum over its block. EROFS: `EROFS_FEATURE_COMPAT_SB_CHKSUM`.
+const CHECKSUM: u32 = 1;
+
+/// Times of inodes are times of change. EROFS: `EROFS_FEATURE_COMPAT_MTIME`.
+const MTIME: u32 = 2;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Superblock {
+    pub(crate) root: u16,
+    pub(crate) inodes: u64,
+    /// Blocks of the whole file.
+    pub(crate) blocks: u32,
+    /// Block at which the metadata begins; inode numbers count from there.
+    pub(crate) metadata_block: u32,
+    pub(crate) uuid: [u8; 16],
+}
+
+impl Superblock {
+    /// Bytes of it that are not zero.
+    pub(crate) const SIZE: usize = 128;
+
+    pub(crate) fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[8..12].copy_from_slice(&(CHECKSUM | MTIME).to_le_bytes());
+        bytes[12] = BLOCK_BITS;
+        bytes[14..16].copy_from_slice(&self.root.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.inodes.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.blocks.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.metadata_block.to_le_bytes());
+        bytes[48..64].copy_from_slice(&self.uuid);
+        let sum = checksum(&bytes);
+        bytes[4..8].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the block in which the superblock is. Only what [`Superblock::encode`] makes is taken.
+    pub(crate) fn parse(block: &[u8]) -> Result<Superblock, ReadError> {
+        let damaged = |what| ReadError::Damaged { what, at: 1024 };
+        let bytes: &[u8; Self::SIZE] = block.first_chunk().ok_or(damaged("no superblock"))?;
+        if bytes[0..4] != MAGIC.to_le_bytes() {
+            return Err(damaged("no superblock"));
+        }
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&bytes[48..64]);
+        let superblock = Superblock {
+            root: u16::from_le_bytes([bytes[14], bytes[15]]),
+            inodes: u64::from(u32_at(16)) | u64::from(u32_at(20)) << 32,
+            blocks: u32_at(36),
+            metadata_block: u32_at(40),
+            uuid,
+        };
+        // Features, block size and checksum are all in this comparison.
+        if superblock.encode() != *bytes {
+            return Err(ReadError::Unsupported { what: "another superblock", at: 1024 });
+        }
+        Ok(superblock)
+    }
+
+    pub(crate) fn metadata_offset(&self) -> u64 {
+        u64::from(self.metadata_block) * BLOCK_BYTES
+    }
+}
+
+/// crc32c of the superblock's block with the checksum as zero, without the usual inversion at the end.
+/// Linux: `erofs_superblock_csum_verify`.
+fn checksum(bytes: &[u8; Superblock::SIZE]) -> u32 {
+    let mut block = [0; BLOCK_BYTES as usize];
+    block[..Superblock::SIZE].copy_from_slice(bytes);
+    block[4..8].fill(0);
+    !crc32c::crc32c(&block)
+}

@@ -1,0 +1,245 @@
+//! Writes the metadata behind the contents, in one pass, and makes the front of the file.
+//!
+//! Invariants: `the_same_tree_gives_the_same_bytes`; `what_was_written_is_read_back`.
+
+use std::io::Write;
+
+use crate::attributes::{Content, Kind};
+use crate::error::WriteError;
+use crate::head::{Front, Head, is_digest_text};
+use crate::inode::{Layout, RawInode, SLOT_BYTES};
+use crate::plan::{Data, Directory, Plan};
+use crate::superblock::Superblock;
+use crate::tree::{NodeId, Tree};
+use crate::{BLOCK_BYTES, DATA_START, dirent, xattr};
+
+/// Bytes that go to the sink at once.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// What the image says about the layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a> {
+    /// Size of the tar that stands at [`DATA_START`].
+    pub tar_bytes: u64,
+    /// Its digest as text, at most 200 visible ASCII characters.
+    pub tar_digest: &'a str,
+    /// Identity of the file system.
+    pub uuid: [u8; 16],
+}
+
+/// What was written, and what is left to write.
+#[derive(Debug)]
+pub struct Written {
+    /// The first 4096 bytes of the file: to be written when all else is there.
+    pub front: Front,
+    /// What [`Written::front`] says.
+    pub head: Head,
+}
+
+/// Writes the metadata of a tree to `out`, which appends it at byte `at_bytes` of the file: a multiple of 512 behind
+/// the tar and all contents. The same entries give the same bytes, whatever the order in which they came.
+///
+/// # Errors
+/// What cannot be written is refused before the first byte is; then only [`WriteError::Io`].
+pub fn write(tree: &Tree, layer: &Layer<'_>, at_bytes: u64, out: &mut dyn Write) -> Result<Written, WriteError> {
+    let tar_end = DATA_START.checked_add(layer.tar_bytes);
+    if !at_bytes.is_multiple_of(BLOCK_BYTES) || tar_end.is_none_or(|end| end > at_bytes) {
+        return Err(WriteError::MetadataOffset { at_bytes });
+    }
+    if !is_digest_text(layer.tar_digest.as_bytes()) {
+        return Err(WriteError::DigestText);
+    }
+    let plan = Plan::new(tree)?;
+    let total_bytes = at_bytes.checked_add(plan.size_bytes).ok_or(WriteError::TooLarge)?;
+    let superblock = Superblock {
+        root: u16::try_from(plan.nid(tree.root())).map_err(|_| WriteError::TooLarge)?,
+        inodes: plan.inodes,
+        blocks: u32::try_from(total_bytes / BLOCK_BYTES).map_err(|_| WriteError::TooLarge)?,
+        metadata_block: (at_bytes / BLOCK_BYTES) as u32,
+        uuid: layer.uuid,
+    };
+    check_contents(&plan, at_bytes)?;
+    let mut writer = Writer { plan: &plan, sink: Sink::new(at_bytes, out), number: 0 };
+    writer.everything()?;
+    let metadata_crc32c = writer.sink.finish()?;
+    let head = Head {
+        tar_bytes: layer.tar_bytes,
+        tar_digest: layer.tar_digest.to_owned(),
+        metadata_offset: at_bytes,
+        total_bytes,
+        metadata_crc32c,
+    };
+    Ok(Written { front: head.front(&superblock), head })
+}
+
+fn check_contents(plan: &Plan<'_>, at_bytes: u64) -> Result<(), WriteError> {
+    let nodes = plan.directories.iter().flat_map(|directory| plan.children(directory));
+    for Content { offset, size_bytes } in nodes.filter_map(|node| plan.tree.content(node)) {
+        if offset.checked_add(size_bytes).is_none_or(|end| end > at_bytes) {
+            return Err(WriteError::ContentBeyond { offset, size_bytes });
+        }
+    }
+    Ok(())
+}
+
+struct Writer<'p, 'o> {
+    plan: &'p Plan<'p>,
+    sink: Sink<'o>,
+    /// Inodes so far.
+    number: u32,
+}
+
+impl Writer<'_, '_> {
+    fn everything(&mut self) -> Result<(), WriteError> {
+        self.sink.pad_to(SLOT_BYTES)?;
+        self.inode(self.plan.tree.root())?;
+        let plan = self.plan;
+        for directory in &plan.directories {
+            if directory.data.blocks() > 0 {
+                self.sink.pad_to(directory.blocks_at)?;
+                self.blocks(directory)?;
+            }
+            for child in plan.children(directory) {
+                // What has another name before this one is behind us.
+                if plan.nid(child) * SLOT_BYTES >= self.sink.at {
+                    self.inode(child)?;
+                }
+            }
+        }
+        self.sink.pad_to(plan.size_bytes)
+    }
+
+    fn inode(&mut self, node: NodeId) -> Result<(), WriteError> {
+        let plan = self.plan;
+        let raw = plan.tree.raw(node);
+        let data = plan.data(node);
+        self.sink.pad_to(plan.nid(node) * SLOT_BYTES)?;
+        self.number += 1;
+        let (size_bytes, block) = self.size_and_block(node, raw.kind, &data, raw.xattrs.len() as u64);
+        let inode = RawInode {
+            layout: if data.inline > 0 { Layout::Inline } else { Layout::Plain },
+            xattr_count: xattr::count(raw.xattrs.len()),
+            mode: raw.kind.format_bits() | raw.mode,
+            size_bytes,
+            block,
+            number: self.number,
+            uid: raw.uid,
+            gid: raw.gid,
+            mtime: raw.mtime,
+            links: raw.links,
+        };
+        self.sink.put(&inode.encode())?;
+        self.sink.put(raw.xattrs)?;
+        match raw.kind {
+            Kind::Directory if data.inline > 0 => self.block(plan.tail(plan.directory(node))),
+            Kind::Symlink => {
+                if data.inline == 0 {
+                    self.sink.pad_to(self.sink.at.next_multiple_of(BLOCK_BYTES))?;
+                }
+                self.sink.put(plan.tree.link_text(node).unwrap_or_default())
+            }
+            Kind::Directory | Kind::File | Kind::Device(_) | Kind::Fifo => Ok(()),
+        }
+    }
+
+    fn size_and_block(&self, node: NodeId, kind: Kind, data: &Data, xattr_bytes: u64) -> (u64, u32) {
+        let block_of = |at: u64| ((self.sink.start + at) / BLOCK_BYTES) as u32;
+        match kind {
+            Kind::Directory if data.blocks() > 0 => (data.size_bytes, block_of(self.plan.directory(node).blocks_at)),
+            Kind::Directory => (data.size_bytes, 0),
+            Kind::Symlink if data.blocks() > 0 => {
+                let end = self.sink.at + crate::inode::INODE_BYTES + xattr_bytes;
+                (data.size_bytes, block_of(end.next_multiple_of(BLOCK_BYTES)))
+            }
+            Kind::Symlink => (data.size_bytes, 0),
+            Kind::File => {
+                let content = self.plan.tree.content(node).unwrap_or(Content { offset: 0, size_bytes: 0 });
+                (content.size_bytes, (content.offset / BLOCK_BYTES) as u32)
+            }
+            Kind::Device(device) => (0, device.packed().unwrap_or_default()),
+            Kind::Fifo => (0, 0),
+        }
+    }
+
+    /// The blocks of a directory, without what stands behind its inode.
+    fn blocks(&mut self, directory: &Directory) -> Result<(), WriteError> {
+        let mut left = directory.data.blocks();
+        let mut rest = self.plan.entries(directory);
+        while left > 0 {
+            let mut used = 0;
+            let count = rest.clone().map_while(|(name, _)| {
+                used = dirent::grown(used, name.len())?;
+                Some(())
+            });
+            let count = count.count();
+            self.block(rest.clone().take(count))?;
+            rest.by_ref().take(count).for_each(drop);
+            left -= 1;
+            self.sink.pad_to(self.sink.at.next_multiple_of(BLOCK_BYTES))?;
+        }
+        Ok(())
+    }
+
+    fn block<'n>(&mut self, entries: impl Iterator<Item = (&'n [u8], NodeId)> + Clone) -> Result<(), WriteError> {
+        let plan = self.plan;
+        let code = |node| plan.tree.raw(node).kind.directory_code();
+        let raw = entries.map(|(name, node)| dirent::RawEntry { name, nid: plan.nid(node), code: code(node) });
+        dirent::encode(raw, &mut self.sink.buffer);
+        self.sink.buffered()
+    }
+}
+
+/// Collects bytes for large writes and sums them up.
+struct Sink<'o> {
+    out: &'o mut dyn Write,
+    buffer: Vec<u8>,
+    /// Where the metadata begins in the file.
+    start: u64,
+    /// Bytes of metadata so far, those in the buffer included.
+    at: u64,
+    written: u64,
+    crc32c: u32,
+}
+
+impl<'o> Sink<'o> {
+    fn new(start: u64, out: &'o mut dyn Write) -> Sink<'o> {
+        Sink { out, buffer: Vec::with_capacity(WRITE_BYTES + (8 << 10)), start, at: 0, written: 0, crc32c: 0 }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.buffer.extend_from_slice(bytes);
+        self.buffered()
+    }
+
+    fn pad_to(&mut self, at: u64) -> Result<(), WriteError> {
+        let more = at.saturating_sub(self.at) as usize;
+        self.buffer.resize(self.buffer.len() + more, 0);
+        self.buffered()
+    }
+
+    /// Counts what was put into the buffer, and writes what is to be written.
+    fn buffered(&mut self) -> Result<(), WriteError> {
+        self.at = self.written + self.buffer.len() as u64;
+        if self.buffer.len() >= WRITE_BYTES {
+            // What is left over begins a page of the file.
+            let end = self.start + self.at;
+            let whole = self.buffer.len() - (end % DATA_START) as usize;
+            self.flush(whole)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, len: usize) -> Result<(), WriteError> {
+        let bytes = &self.buffer[..len];
+        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+        self.out.write_all(bytes)?;
+        self.buffer.drain(..len);
+        self.written += len as u64;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<u32, WriteError> {
+        self.flush(self.buffer.len())?;
+        Ok(self.crc32c)
+    }
+}
