@@ -89,3 +89,67 @@ impl Block {
         usize::from(u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn block(bytes: &[u8]) -> Result<Block, &'static str> {
+        let mut whole = [0; BLOCK];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        Block::new(whole, bytes.len())
+    }
+
+    fn names(block: &Block) -> Result<Vec<Vec<u8>>, &'static str> {
+        (0..block.len()).map(|index| Ok(block.get(index)?.name.to_vec())).collect()
+    }
+
+    #[test]
+    fn a_block_is_what_the_format_says() {
+        let entries = [(&b"."[..], 1, 2), (b"..", 1, 2), (b"file", 0x0102, 1)];
+        let mut bytes = Vec::new();
+        encode(entries.iter().map(|&(name, nid, code)| RawEntry { name, nid, code }), &mut bytes);
+        let want = [
+            &[1, 0, 0, 0, 0, 0, 0, 0, 36, 0, 2, 0][..],
+            &[1, 0, 0, 0, 0, 0, 0, 0, 37, 0, 2, 0],
+            &[2, 1, 0, 0, 0, 0, 0, 0, 39, 0, 1, 0],
+            b"...file",
+        ];
+        assert_eq!(bytes, want.concat());
+        assert_eq!(names(&block(&bytes).unwrap()).unwrap(), [&b"."[..], b"..", b"file"]);
+        bytes.extend_from_slice(&[0; 5]);
+        assert_eq!(names(&block(&bytes).unwrap()).unwrap(), [&b"."[..], b"..", b"file"]);
+    }
+
+    #[test]
+    fn no_more_fits_than_there_is_room_for() {
+        assert_eq!(grown(0, 255), Some(267));
+        assert_eq!(grown(512 - 13, 1), Some(512));
+        assert_eq!(grown(512 - 12, 1), None);
+    }
+
+    #[test]
+    fn damaged_blocks_are_told_apart() {
+        let no_entries = "a directory's block without entries";
+        let table: [(&[u8], Result<usize, &str>); 6] = [
+            (&[], Err(no_entries)),
+            (&[0; 12], Err(no_entries)),
+            (&[1, 0, 0, 0, 0, 0, 0, 0, 13, 0, 1, 0, b'a'], Err(no_entries)),
+            (&[1, 0, 0, 0, 0, 0, 0, 0, 24, 0, 1, 0, b'a'], Err(no_entries)),
+            (&[1, 0, 0, 0, 0, 0, 0, 0, 12, 0, 1, 0, b'/'], Err("a name that no entry can have")),
+            (&[1, 0, 0, 0, 0, 0, 0, 0, 12, 0, 1, 0, b'a'], Ok(1)),
+        ];
+        for (bytes, want) in table {
+            assert_eq!(block(bytes).and_then(|block| names(&block)).map(|names| names.len()), want, "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_block_panic(bytes in proptest::collection::vec(prop_oneof![0_u8..40, any::<u8>()], 0..=512)) {
+            let _either = block(&bytes).map(|block| names(&block));
+        }
+    }
+}

@@ -7,7 +7,8 @@
 //! | 40 | 4 | crc32c of the metadata |
 //! | 44 | 4 | crc32c of bytes 1024 to 4096 |
 //! | 48 | 2 | length of the digest's text |
-//! | 50 | 200 | the digest's text, then zeros to 1020 |
+//! | 50 | 200 | the digest's text |
+//! | 252 | 4 | crc32c of what stands between the tar and the metadata, then zeros to 1020 |
 //! | 1020 | 4 | crc32c of bytes 0 to 1020 |
 //!
 //! Invariants: `a_head_is_read_as_it_was_written`; `no_head_but_a_whole_one_is_read`.
@@ -27,6 +28,7 @@ const SUPERBLOCK: usize = 1024;
 
 const SUM: usize = SUPERBLOCK - 4;
 const DIGEST: usize = 50;
+const BETWEEN: usize = 252;
 
 /// The first 4096 bytes of an image, to be written when all else is there.
 pub type Front = Box<[u8; DATA_START as usize]>;
@@ -44,6 +46,8 @@ pub struct Head {
     pub total_bytes: u64,
     /// crc32c of the metadata.
     pub metadata_crc32c: u32,
+    /// crc32c of what stands between the tar and the metadata.
+    pub between_crc32c: u32,
 }
 
 /// Whether a digest's text can be kept.
@@ -67,6 +71,7 @@ impl Head {
         let digest = &digest[..digest.len().min(DIGEST_TEXT_MAX)];
         bytes[48..50].copy_from_slice(&(digest.len() as u16).to_le_bytes());
         bytes[DIGEST..DIGEST + digest.len()].copy_from_slice(digest);
+        bytes[BETWEEN..BETWEEN + 4].copy_from_slice(&self.between_crc32c.to_le_bytes());
         let sum = crc32c::crc32c(&bytes[..SUM]);
         bytes[SUM..SUPERBLOCK].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -92,6 +97,7 @@ impl Head {
             metadata_offset: u64_at(front, 24),
             total_bytes: u64_at(front, 32),
             metadata_crc32c: u32_at(front, 40),
+            between_crc32c: u32_at(front, BETWEEN),
         };
         if head.total_bytes != size_bytes {
             return Err(ReadError::Size { size_bytes, want_bytes: head.total_bytes });
@@ -127,4 +133,96 @@ fn u32_at(bytes: &[u8; DATA_START as usize], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8; DATA_START as usize], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head() -> (Head, Superblock) {
+        let head = Head {
+            tar_bytes: 10_240,
+            tar_digest: format!("sha256:{}", "0123456789abcdef".repeat(4)),
+            metadata_offset: 4096 + 10_240,
+            total_bytes: 4096 + 10_240 + 1024,
+            metadata_crc32c: 0x0102_0304,
+            between_crc32c: 0x0506_0708,
+        };
+        let blocks = (head.total_bytes / BLOCK_BYTES) as u32;
+        let metadata_block = (head.metadata_offset / BLOCK_BYTES) as u32;
+        (head, Superblock { root: 1, inodes: 3, blocks, metadata_block, uuid: *b"0123456789abcdef" })
+    }
+
+    #[test]
+    fn a_head_is_read_as_it_was_written() {
+        let (head, superblock) = head();
+        let front = head.front(&superblock);
+        assert_eq!(Head::parse(&front, head.total_bytes).unwrap(), (head.clone(), superblock.clone()));
+        let (longest, shortest) = ("x".repeat(DIGEST_TEXT_MAX), "y".to_owned());
+        for tar_digest in [longest, shortest] {
+            let head = Head { tar_digest, ..head.clone() };
+            let front = head.front(&superblock);
+            assert_eq!(Head::parse(&front, head.total_bytes).unwrap().0, head);
+        }
+    }
+
+    #[test]
+    fn no_head_but_a_whole_one_is_read() {
+        let (head, superblock) = head();
+        let front = head.front(&superblock);
+        for at in 0..front.len() {
+            let mut other = front.clone();
+            other[at] ^= 0x10;
+            let error = Head::parse(&other, head.total_bytes).unwrap_err();
+            let want = match at {
+                0..16 => matches!(error, ReadError::NotALayer),
+                16..1024 => matches!(error, ReadError::Sum { what: "head" }),
+                _ => matches!(error, ReadError::Sum { what: "superblock" }),
+            };
+            assert!(want, "{at}: {error}");
+        }
+        let error = Head::parse(&front, head.total_bytes + 1).unwrap_err();
+        assert!(matches!(error, ReadError::Size { .. }), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_contradict_each_other_are_damage_even_with_their_sum() {
+        let (good, superblock) = head();
+        let table = [
+            Head { tar_bytes: 10_241, ..good.clone() },
+            Head { tar_bytes: u64::MAX, ..good.clone() },
+            Head { metadata_offset: good.metadata_offset + 1, ..good.clone() },
+            Head { metadata_offset: good.metadata_offset + 512, ..good.clone() },
+            Head { metadata_offset: good.total_bytes, ..good.clone() },
+            Head { total_bytes: good.total_bytes + 1, ..good.clone() },
+            Head { tar_digest: String::new(), ..good.clone() },
+            Head { tar_digest: "with space".to_owned(), ..good },
+        ];
+        for head in table {
+            let error = Head::parse(&head.front(&superblock), head.total_bytes).unwrap_err();
+            assert!(matches!(error, ReadError::Damaged { .. }), "{head:?}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_head_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 1008),
+            size_bytes in any::<u64>(),
+            digest in 0_u16..300,
+        ) {
+            let mut front = Box::new([0; DATA_START as usize]);
+            front[..16].copy_from_slice(MAGIC);
+            front[16..SUPERBLOCK].copy_from_slice(&bytes);
+            front[48..50].copy_from_slice(&digest.to_le_bytes());
+            front[32..40].copy_from_slice(&size_bytes.to_le_bytes());
+            let rest = crc32c::crc32c(&front[SUPERBLOCK..]);
+            front[44..48].copy_from_slice(&rest.to_le_bytes());
+            let sum = crc32c::crc32c(&front[..SUM]);
+            front[SUM..SUPERBLOCK].copy_from_slice(&sum.to_le_bytes());
+            prop_assert!(Head::parse(&front, size_bytes).is_err());
+        }
+    }
 }

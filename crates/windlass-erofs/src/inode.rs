@@ -109,3 +109,54 @@ impl RawInode {
         Some(kind)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_inode_is_what_the_format_says() {
+        let inode = RawInode {
+            layout: Layout::Inline,
+            xattr_count: 0x0102,
+            mode: 0o120_777,
+            size_bytes: 0x0304,
+            block: 0x0506,
+            number: 7,
+            uid: 8,
+            gid: 9,
+            mtime: Time { seconds: -1, nanos: 10 },
+            links: 11,
+        };
+        let mut want = [0; 64];
+        want[0] = 0b101;
+        want[2..4].copy_from_slice(&[2, 1]);
+        want[4..6].copy_from_slice(&[0xff, 0xa1]);
+        want[8..10].copy_from_slice(&[4, 3]);
+        want[16..18].copy_from_slice(&[6, 5]);
+        (want[20], want[24], want[28], want[40], want[44]) = (7, 8, 9, 10, 11);
+        want[32..40].fill(0xff);
+        assert_eq!(inode.encode(), want);
+        assert_eq!(RawInode::parse(&want), Ok(inode));
+        assert_eq!(inode.kind(), Some(Kind::Symlink));
+        for (at, value) in [(0, 0b100), (0, 0b011), (1, 1), (6, 1), (7, 1), (48, 1), (63, 1)] {
+            let mut other = want;
+            other[at] = value;
+            assert!(RawInode::parse(&other).is_err(), "{at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_encoded_as_it_was(bytes in any::<[u8; 32]>(), more in any::<[u8; 16]>()) {
+            let mut whole = [0; 64];
+            whole[..32].copy_from_slice(&bytes);
+            whole[32..48].copy_from_slice(&more);
+            (whole[0], whole[1], whole[6], whole[7]) = (1 | whole[0] & 4, 0, 0, 0);
+            let inode = RawInode::parse(&whole).unwrap();
+            prop_assert_eq!(inode.encode(), whole);
+        }
+    }
+}

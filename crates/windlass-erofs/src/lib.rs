@@ -25,6 +25,7 @@ mod head;
 mod inode;
 mod plan;
 mod read;
+mod sink;
 mod superblock;
 mod tree;
 mod write;

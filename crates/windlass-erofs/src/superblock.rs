@@ -1,4 +1,7 @@
 //! The superblock of EROFS: where the kernel begins.
+//!
+//! It has no checksum of its own, as those of `mkfs.erofs` for blocks of 512 bytes have none: the kernel would take it,
+//! but `fsck.erofs` 1.8 reads beyond its buffer then. [`crate::Head`] has one instead.
 
 use crate::BLOCK_BYTES;
 use crate::error::ReadError;
@@ -8,9 +11,6 @@ const MAGIC: u32 = 0xe0f5_e1e2;
 
 /// log2 of [`BLOCK_BYTES`].
 const BLOCK_BITS: u8 = 9;
-
-/// The superblock has a checksum over its block. EROFS: `EROFS_FEATURE_COMPAT_SB_CHKSUM`.
-const CHECKSUM: u32 = 1;
 
 /// Times of inodes are times of change. EROFS: `EROFS_FEATURE_COMPAT_MTIME`.
 const MTIME: u32 = 2;
@@ -33,15 +33,13 @@ impl Superblock {
     pub(crate) fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-        bytes[8..12].copy_from_slice(&(CHECKSUM | MTIME).to_le_bytes());
+        bytes[8..12].copy_from_slice(&MTIME.to_le_bytes());
         bytes[12] = BLOCK_BITS;
         bytes[14..16].copy_from_slice(&self.root.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.inodes.to_le_bytes());
         bytes[36..40].copy_from_slice(&self.blocks.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.metadata_block.to_le_bytes());
         bytes[48..64].copy_from_slice(&self.uuid);
-        let sum = checksum(&bytes);
-        bytes[4..8].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
 
@@ -62,7 +60,7 @@ impl Superblock {
             metadata_block: u32_at(40),
             uuid,
         };
-        // Features, block size and checksum are all in this comparison.
+        // Features and the block size are all in this comparison.
         if superblock.encode() != *bytes {
             return Err(ReadError::Unsupported { what: "another superblock", at: 1024 });
         }
@@ -72,13 +70,4 @@ impl Superblock {
     pub(crate) fn metadata_offset(&self) -> u64 {
         u64::from(self.metadata_block) * BLOCK_BYTES
     }
-}
-
-/// crc32c of the superblock's block with the checksum as zero, without the usual inversion at the end.
-/// Linux: `erofs_superblock_csum_verify`.
-fn checksum(bytes: &[u8; Superblock::SIZE]) -> u32 {
-    let mut block = [0; BLOCK_BYTES as usize];
-    block[..Superblock::SIZE].copy_from_slice(bytes);
-    block[4..8].fill(0);
-    !crc32c::crc32c(&block)
 }

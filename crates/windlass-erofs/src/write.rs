@@ -2,6 +2,7 @@
 //!
 //! Invariants: `the_same_tree_gives_the_same_bytes`; `what_was_written_is_read_back`.
 
+use std::fmt;
 use std::io::Write;
 
 use crate::attributes::{Content, Kind};
@@ -9,12 +10,10 @@ use crate::error::WriteError;
 use crate::head::{Front, Head, is_digest_text};
 use crate::inode::{Layout, RawInode, SLOT_BYTES};
 use crate::plan::{Data, Directory, Plan};
+use crate::sink::Sink;
 use crate::superblock::Superblock;
 use crate::tree::{NodeId, Tree};
 use crate::{BLOCK_BYTES, DATA_START, dirent, xattr};
-
-/// Bytes that go to the sink at once.
-const WRITE_BYTES: usize = 1 << 20;
 
 /// What the image says about the layer.
 #[derive(Clone, Copy, Debug)]
@@ -23,17 +22,24 @@ pub struct Layer<'a> {
     pub tar_bytes: u64,
     /// Its digest as text, at most 200 visible ASCII characters.
     pub tar_digest: &'a str,
+    /// crc32c of what the caller put between the tar and the metadata, padding included; 0 where that is nothing.
+    pub between_crc32c: u32,
     /// Identity of the file system.
     pub uuid: [u8; 16],
 }
 
 /// What was written, and what is left to write.
-#[derive(Debug)]
 pub struct Written {
     /// The first 4096 bytes of the file: to be written when all else is there.
     pub front: Front,
     /// What [`Written::front`] says.
     pub head: Head,
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written").field("head", &self.head).finish_non_exhaustive()
+    }
 }
 
 /// Writes the metadata of a tree to `out`, which appends it at byte `at_bytes` of the file: a multiple of 512 behind
@@ -68,6 +74,7 @@ pub fn write(tree: &Tree, layer: &Layer<'_>, at_bytes: u64, out: &mut dyn Write)
         metadata_offset: at_bytes,
         total_bytes,
         metadata_crc32c,
+        between_crc32c: layer.between_crc32c,
     };
     Ok(Written { front: head.front(&superblock), head })
 }
@@ -186,60 +193,5 @@ impl Writer<'_, '_> {
         let raw = entries.map(|(name, node)| dirent::RawEntry { name, nid: plan.nid(node), code: code(node) });
         dirent::encode(raw, &mut self.sink.buffer);
         self.sink.buffered()
-    }
-}
-
-/// Collects bytes for large writes and sums them up.
-struct Sink<'o> {
-    out: &'o mut dyn Write,
-    buffer: Vec<u8>,
-    /// Where the metadata begins in the file.
-    start: u64,
-    /// Bytes of metadata so far, those in the buffer included.
-    at: u64,
-    written: u64,
-    crc32c: u32,
-}
-
-impl<'o> Sink<'o> {
-    fn new(start: u64, out: &'o mut dyn Write) -> Sink<'o> {
-        Sink { out, buffer: Vec::with_capacity(WRITE_BYTES + (8 << 10)), start, at: 0, written: 0, crc32c: 0 }
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        self.buffer.extend_from_slice(bytes);
-        self.buffered()
-    }
-
-    fn pad_to(&mut self, at: u64) -> Result<(), WriteError> {
-        let more = at.saturating_sub(self.at) as usize;
-        self.buffer.resize(self.buffer.len() + more, 0);
-        self.buffered()
-    }
-
-    /// Counts what was put into the buffer, and writes what is to be written.
-    fn buffered(&mut self) -> Result<(), WriteError> {
-        self.at = self.written + self.buffer.len() as u64;
-        if self.buffer.len() >= WRITE_BYTES {
-            // What is left over begins a page of the file.
-            let end = self.start + self.at;
-            let whole = self.buffer.len() - (end % DATA_START) as usize;
-            self.flush(whole)?;
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self, len: usize) -> Result<(), WriteError> {
-        let bytes = &self.buffer[..len];
-        self.crc32c = crc32c::crc32c_append(self.crc32c, bytes);
-        self.out.write_all(bytes)?;
-        self.buffer.drain(..len);
-        self.written += len as u64;
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<u32, WriteError> {
-        self.flush(self.buffer.len())?;
-        Ok(self.crc32c)
     }
 }

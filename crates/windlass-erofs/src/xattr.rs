@@ -98,3 +98,65 @@ pub(crate) fn parse(body: &[u8]) -> Result<Xattrs, &'static str> {
     }
     if rest.is_empty() { Ok(xattrs) } else { Err("bytes behind the attributes") }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        let rest = proptest::collection::vec(1_u8..=255, 1..60);
+        prop_oneof![
+            Just(b"system.posix_acl_access".to_vec()),
+            Just(b"system.posix_acl_default".to_vec()),
+            (prop_oneof![Just("user."), Just("trusted."), Just("security.")], rest).prop_map(|(prefix, rest)| [
+                prefix.as_bytes(),
+                &rest
+            ]
+            .concat()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn attributes_are_read_as_they_were_written(
+            xattrs in proptest::collection::btree_map(name(), proptest::collection::vec(any::<u8>(), 0..400), 0..8),
+        ) {
+            let body = encode(xattrs.iter().map(|(name, value)| (&name[..], &value[..]))).unwrap();
+            prop_assert_eq!(body_bytes(count(body.len())), body.len());
+            prop_assert_eq!(parse(&body).unwrap(), xattrs.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(body in proptest::collection::vec(0_u8..8, 0..200)) {
+            let _either = parse(&body);
+        }
+    }
+
+    #[test]
+    fn a_body_is_what_the_format_says() {
+        let xattrs: [(&[u8], &[u8]); 3] =
+            [(b"user.ab", b"12345"), (b"system.posix_acl_access", b"x"), (b"security.capability", b"")];
+        let want =
+            [&[0; 12][..], &[10, 6, 0, 0], b"capability\0\0", &[0, 2, 1, 0], b"x\0\0\0", &[2, 1, 5, 0], b"ab12345\0"];
+        assert_eq!(encode(xattrs.into_iter()).unwrap(), want.concat());
+        assert_eq!(count(want.concat().len()), 1 + (16 + 8 + 12) / 4);
+        assert_eq!((count(0), body_bytes(0), body_bytes(u16::MAX)), (0, 0, BODY_MAX));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_is_said() {
+        let head = [0; 12];
+        let table: [(&[&[u8]], &str); 5] = [
+            (&[&[0; 8]], "a short head of attributes"),
+            (&[&[0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]], "shared attributes"),
+            (&[&head, &[1, 5, 0, 0], b"a\0\0\0"], "an unknown kind of attribute"),
+            (&[&head, &[1, 1, 4, 0], b"abcd"], "an attribute beyond its inode"),
+            (&[&head, &[1, 1]], "bytes behind the attributes"),
+        ];
+        for (body, want) in table {
+            assert_eq!(parse(&body.concat()), Err(want));
+        }
+    }
+}

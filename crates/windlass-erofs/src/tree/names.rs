@@ -4,23 +4,47 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use hashbrown::HashTable;
 
+use super::NodeId;
+use super::room::{growth, reserve};
 use super::texts::{At, Texts};
-use super::{NodeId, growth, reserve};
 
 /// No name.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// One name. In memory it takes 24 bytes.
+/// One name. In memory it takes 28 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Name {
     directory: NodeId,
     node: NodeId,
     text: At,
+    hash: NameHash,
     /// The next name of the directory; of a free place: the next free one.
     next: u32,
     previous: u32,
+    /// 0 for a free place.
     len: u8,
-    used: bool,
+}
+
+/// Kept with a name, so that a growing table does not look at the texts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NameHash(u32);
+
+impl NameHash {
+    /// What the table wants: all bits in use.
+    fn spread(self) -> u64 {
+        u64::from(self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// A name to be added.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewName<'n> {
+    pub(super) hash: NameHash,
+    pub(super) directory: NodeId,
+    pub(super) name: &'n [u8],
+    pub(super) node: NodeId,
+    /// The first name of the directory so far.
+    pub(super) first: u32,
 }
 
 #[derive(Default)]
@@ -38,16 +62,27 @@ impl Names {
         Names { free: NONE, ..Names::default() }
     }
 
-    pub(super) fn find(&self, directory: NodeId, name: &[u8]) -> Option<u32> {
-        let hash = hash(&self.seed, directory, name);
-        let same = |&id: &u32| self.names[id as usize].directory == directory && self.text(id) == name;
-        self.table.find(hash, same).copied()
+    pub(super) fn hash(&self, directory: NodeId, name: &[u8]) -> NameHash {
+        let mut hasher = self.seed.build_hasher();
+        hasher.write_u32(directory.0);
+        hasher.write(name);
+        NameHash(hasher.finish() as u32)
     }
 
-    /// Adds a name that is free, at the beginning of its directory's list; `None` when there is no place.
-    pub(super) fn add(&mut self, first: u32, directory: NodeId, name: &[u8], node: NodeId) -> Option<u32> {
+    pub(super) fn find(&self, directory: NodeId, name: &[u8]) -> Option<u32> {
+        self.find_hashed(self.hash(directory, name), directory, name)
+    }
+
+    pub(super) fn find_hashed(&self, hash: NameHash, directory: NodeId, name: &[u8]) -> Option<u32> {
+        let same = |&id: &u32| self.names[id as usize].directory == directory && self.text(id) == name;
+        self.table.find(hash.spread(), same).copied()
+    }
+
+    /// Adds a name that is free and not empty, at the beginning of its directory's list; `None` when there is no place.
+    pub(super) fn add(&mut self, new: NewName<'_>) -> Option<u32> {
+        let NewName { hash, directory, name, node, first } = new;
         let text = self.texts.add(name)?;
-        let entry = Name { directory, node, text, next: first, previous: NONE, len: name.len() as u8, used: true };
+        let entry = Name { directory, node, text, hash, next: first, previous: NONE, len: name.len() as u8 };
         let id = if self.free == NONE {
             let id = u32::try_from(self.names.len()).ok().filter(|&id| id < NONE - 2)?;
             reserve(&mut self.names, 1);
@@ -62,20 +97,15 @@ impl Names {
         if first != NONE {
             self.names[first as usize].previous = id;
         }
-        let Names { names, texts, table, seed, .. } = self;
-        let hash_of = |&id: &u32| {
-            let name = &names[id as usize];
-            hash(seed, name.directory, texts.get(name.text, name.len.into()))
-        };
-        table.insert_unique(hash_of(&id), id, hash_of);
+        let Names { names, table, .. } = self;
+        table.insert_unique(hash.spread(), id, |&id| names[id as usize].hash.spread());
         Some(id)
     }
 
     /// Removes a name; returns the first of its directory's list if that changed.
     pub(super) fn remove(&mut self, id: u32) -> Option<u32> {
-        let Name { directory, next, previous, len, .. } = self.names[id as usize];
-        let hash = hash(&self.seed, directory, self.text(id));
-        if let Ok(found) = self.table.find_entry(hash, |&other| other == id) {
+        let Name { hash, next, previous, len, .. } = self.names[id as usize];
+        if let Ok(found) = self.table.find_entry(hash.spread(), |&other| other == id) {
             found.remove();
         }
         self.texts.drop(len.into());
@@ -86,7 +116,7 @@ impl Names {
             self.names[previous as usize].next = next;
         }
         let entry = &mut self.names[id as usize];
-        entry.used = false;
+        entry.len = 0;
         entry.next = self.free;
         self.free = id;
         (previous == NONE).then_some(next)
@@ -111,7 +141,7 @@ impl Names {
 
     /// Moves the texts of all names to the new arena.
     pub(super) fn move_texts(&mut self, old: &Texts) {
-        for name in self.names.iter_mut().filter(|name| name.used) {
+        for name in self.names.iter_mut().filter(|name| name.len > 0) {
             name.text = self.texts.take(old, name.text, name.len.into());
         }
     }
@@ -127,11 +157,4 @@ impl Names {
         let table = if self.table.len() == self.table.capacity() { self.table.allocation_size() } else { 0 };
         place + table + self.texts.growth(text_bytes)
     }
-}
-
-fn hash(seed: &RandomState, directory: NodeId, name: &[u8]) -> u64 {
-    let mut hasher = seed.build_hasher();
-    hasher.write_u32(directory.0);
-    hasher.write(name);
-    hasher.finish()
 }

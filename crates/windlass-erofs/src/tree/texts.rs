@@ -1,5 +1,7 @@
 //! Names and texts of links, one behind the other. What is removed stays until it is more than half of all.
 
+use super::room::{growth, reserve};
+
 /// Removed bytes that are not worth a thought.
 const GARBAGE_KEPT: usize = 1 << 20;
 
@@ -17,7 +19,7 @@ impl Texts {
     /// Adds a text; `None` when places can no longer be counted.
     pub(super) fn add(&mut self, text: &[u8]) -> Option<At> {
         let at = u32::try_from(self.bytes.len()).ok().filter(|at| at.checked_add(text.len() as u32).is_some())?;
-        super::reserve(&mut self.bytes, text.len());
+        reserve(&mut self.bytes, text.len());
         self.bytes.extend_from_slice(text);
         Some(At(at))
     }
@@ -55,11 +57,11 @@ impl Texts {
 
     /// Makes room for texts of this length together.
     pub(super) fn reserve(&mut self, len: usize) {
-        super::reserve(&mut self.bytes, len);
+        reserve(&mut self.bytes, len);
     }
 
     /// What adding a text of this length would take more.
     pub(super) fn growth(&self, len: usize) -> usize {
-        super::growth(&self.bytes, len)
+        growth(&self.bytes, len)
     }
 }

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
-use windlass_erofs::{Attributes, Content, DATA_START, Device, Image, Kind, Layer, New, Nid, NodeId, ReadAt, Tree};
+use windlass_erofs::{Attributes, Content, DATA_START, Image, Kind, Layer, Nid, NodeId, ReadAt, Tree};
 
 /// Text of a digest for images whose tar is no tar.
 pub(crate) const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
 pub(crate) const UUID: [u8; 16] = *b"0123456789abcdef";
+
+/// Directories in each other that a layer may have.
+pub(crate) const LEVELS: usize = 2048;
 
 /// Says that a test did not run and why.
 pub(crate) fn skipped(test: &str, why: &str) {
@@ -51,7 +55,7 @@ pub(crate) fn image_file(tree: &Tree, contents: &Contents) -> Vec<u8> {
     let mut file = vec![0; DATA_START as usize];
     file.extend_from_slice(&contents.0);
     let at = file.len() as u64;
-    let layer = Layer { tar_bytes: contents.0.len() as u64, tar_digest: DIGEST, uuid: UUID };
+    let layer = Layer { tar_bytes: contents.0.len() as u64, tar_digest: DIGEST, between_crc32c: 0, uuid: UUID };
     let written = windlass_erofs::write(tree, &layer, at, &mut file).expect("a tree that can be written");
     assert_eq!(written.head.total_bytes, file.len() as u64);
     file[..DATA_START as usize].copy_from_slice(&written.front[..]);
@@ -143,7 +147,14 @@ pub(crate) fn plain(mode: u32) -> Attributes {
     Attributes { mode, ..Attributes::default() }
 }
 
-/// Puts a whiteout under a name.
-pub(crate) fn whiteout(tree: &mut Tree, directory: NodeId, name: &[u8]) -> NodeId {
-    tree.insert(directory, name, New::Device(Device::WHITEOUT), &plain(0)).expect("a free name")
+/// A directory on a disk, since the kernel mounts no image from memory.
+pub(crate) fn directory_on_disk() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("windlass-erofs-").tempdir_in("/var/tmp").expect("a temporary directory")
+}
+
+/// Writes an image into a directory.
+pub(crate) fn store(directory: &Path, name: &str, tree: &Tree, contents: &Contents) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, image_file(tree, contents)).expect("room on the disk");
+    path
 }
