@@ -127,6 +127,14 @@ pub enum StoreError {
         #[source]
         source: crate::layer::LayerError,
     },
+    /// Layers were to be kept as image files, and this kernel or file system cannot mount them.
+    #[error("layers cannot be kept as image files in {}: {why}; use snapshot format auto or overlay", root.display())]
+    NoImageFiles {
+        /// The store.
+        root: PathBuf,
+        /// What was tried and failed.
+        why: String,
+    },
     /// A tree on disk could not be read, settled or removed.
     #[error("cannot {action} {}", path.display())]
     Tree {
@@ -230,7 +238,7 @@ impl StoreError {
         match self {
             StoreError::Locked { .. } => Reason::StoreLocked,
             StoreError::Format { .. } => Reason::StoreFormat,
-            StoreError::NotAStore { .. } => Reason::InvalidConfig,
+            StoreError::NotAStore { .. } | StoreError::NoImageFiles { .. } => Reason::InvalidConfig,
             StoreError::ReadOnly { .. } | StoreError::NotPermitted { .. } => Reason::NotPermitted,
             StoreError::Record { .. }
             | StoreError::Meta { .. }

@@ -23,9 +23,9 @@ use crate::claim::snapshot_numbers;
 use crate::error::StoreError;
 use crate::intent::sweep_lock;
 use crate::layer::Depth;
-use crate::layers::{self, TREE};
+use crate::layers;
 use crate::lock::Share;
-use crate::meta::record::{BlobKind, Form};
+use crate::meta::record::{BlobKind, SnapshotRecord};
 use crate::recover::entries;
 use crate::store::Store;
 use tables::{Tables, Unreadable};
@@ -224,7 +224,7 @@ impl Store {
         for (chain, record) in &tables.snapshots {
             if let Ok(chain) = Digest::parse(chain) {
                 let dir = self.layout().snapshot(record.n);
-                if let Some((class, detail)) = check_layer(&dir, record.form, depth)? {
+                if let Some((class, detail)) = check_layer(&dir, record, depth)? {
                     let what = chain.to_string();
                     suspects.push(Suspect { class, what, detail, subject: Subject::Layer { chain, dir } });
                 }
@@ -314,9 +314,13 @@ impl Store {
     }
 }
 
-fn check_layer(dir: &Path, form: Form, depth: Depth) -> Result<Option<(FindingClass, String)>, StoreError> {
-    if !fs::symlink_metadata(dir.join(TREE)).is_ok_and(|found| found.is_dir()) {
-        return Ok(Some((FindingClass::LayerMissing, "its tree is gone".to_owned())));
+fn check_layer(
+    dir: &Path,
+    record: &SnapshotRecord,
+    depth: Depth,
+) -> Result<Option<(FindingClass, String)>, StoreError> {
+    if !layers::is_there(dir, record.form) {
+        return Ok(Some((FindingClass::LayerMissing, "its content is gone".to_owned())));
     }
-    Ok(layers::verify(dir, form, depth).err().map(|detail| (FindingClass::LayerContent, detail)))
+    Ok(layers::verify(dir, record, depth).err().map(|detail| (FindingClass::LayerContent, detail)))
 }

@@ -21,6 +21,7 @@ use windlass_core::digest::{Algorithm, Digest};
 use crate::claim::{Claim, Note, snapshot_numbers};
 use crate::error::StoreError;
 use crate::image::{Gathered, needed_blobs};
+use crate::image_mounts;
 use crate::intent::{Intent, Needed, needed, sweep_lock};
 use crate::layers;
 use crate::layout::Layout;
@@ -308,6 +309,9 @@ fn take_out(layout: &Layout, tree: &Path, chain: Option<&Digest>) -> Option<Path
     if let Some(chain) = chain {
         // The claim that said where the layer stands. Who holds it now finds that out by itself.
         drop(fs::remove_file(layout.claim(chain)));
+        if let Ok(n) = name.parse() {
+            image_mounts::detach(layout, n, chain);
+        }
     }
     match fs::rename(tree, &trash) {
         Ok(()) => Some(trash),

@@ -14,6 +14,7 @@ use windlass_core::pin::Pin;
 use windlass_core::reference::Reference;
 
 use crate::error::StoreError;
+use crate::layers;
 use crate::layout::Layout;
 use crate::meta::ReadTx;
 use crate::meta::record::{
@@ -271,8 +272,7 @@ where
             let Some(snapshot) = (self.snapshot)(layer.chain_id.as_str()) else {
                 return Some(format!("no record of layer {}", layer.diff_id));
             };
-            let there = fs::symlink_metadata(layout.snapshot(snapshot.n).join(crate::layers::TREE));
-            let is_there = there.is_ok_and(|found| found.is_dir());
+            let is_there = layers::is_there(&layout.snapshot(snapshot.n), snapshot.form);
             (!is_there).then(|| format!("unpacked layer {} is missing", layer.diff_id))
         })
     }

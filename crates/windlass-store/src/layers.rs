@@ -1,11 +1,11 @@
 //! The one place where the store touches the form of an unpacked layer.
 //!
-//! Everything else knows only that a layer is made in a stage, settled, moved as a whole, checked and removed. Another
-//! form (an EROFS image, one file per layer) is another [`Form`](crate::meta::record::Form) and another arm here.
+//! Everything else knows only that a layer is made in a stage, settled, moved as a whole, checked and removed. A form
+//! is one [`Form`](crate::meta::record::Form) and one arm here; layers of one image may have different ones.
 
 use std::fs::File;
 use std::io::{self, BufRead};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,12 @@ use windlass_core::manifest::{self, LayerType};
 
 use crate::error::StoreError;
 use crate::layer::{
-    self, Compression, Damage, DamageKind, Depth, Extracted, Form, LayerError, LayerLimits, LayerSpec, Needs, Progress,
-    Settled,
+    self, Completion, Compression, Damage, DamageKind, Depth, Extracted, Form, IMAGE, LayerError, LayerLimits,
+    LayerSpec, Needs, Progress, Settled, Stored, TREE,
 };
-use crate::meta::record;
+use crate::meta::record::{self, SnapshotRecord};
 use crate::store::Store;
 use crate::work::LayerKey;
-
-pub(crate) use crate::layer::TREE;
 
 /// On how many threads a layer is unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -32,12 +30,29 @@ pub enum Threads {
     Two,
 }
 
-/// The form that layers unpacked by this process have.
-pub(crate) fn form() -> record::Form {
-    match Form::of_this_process() {
-        Form::Root => record::Form::Directory,
-        Form::User => record::Form::UserDirectory,
+/// The form of what stands in a stage.
+pub(crate) fn form_of(stage: &Path) -> record::Form {
+    match (stage.join(IMAGE).exists(), Form::of_this_process()) {
+        (true, _) => record::Form::Erofs,
+        (false, Form::Root) => record::Form::Directory,
+        (false, Form::User) => record::Form::UserDirectory,
     }
+}
+
+/// The file or directory that must be there for a layer to be there.
+pub(crate) fn content(snapshot: &Path, form: record::Form) -> PathBuf {
+    snapshot.join(match form {
+        record::Form::Directory | record::Form::UserDirectory => TREE,
+        record::Form::Erofs => IMAGE,
+    })
+}
+
+/// Whether a layer of this form stands in a snapshot, as far as a look tells.
+pub(crate) fn is_there(snapshot: &Path, form: record::Form) -> bool {
+    std::fs::symlink_metadata(content(snapshot, form)).is_ok_and(|found| match form {
+        record::Form::Directory | record::Form::UserDirectory => found.is_dir(),
+        record::Form::Erofs => found.is_file(),
+    })
 }
 
 /// Unpacks a blob into an empty stage.
@@ -60,22 +75,37 @@ pub(crate) fn extract(
     let limits = &store.options().limits;
     let mut spec = LayerSpec::new(&key.layer.blob, key.layer.size_bytes, compression, &key.layer.diff_id, limits);
     spec.split = threads == Threads::Two;
+    spec.format = store.format()?;
     let below = lowers.map(open_all).transpose()?;
-    let below: Option<Vec<BorrowedFd<'_>>> = below.as_ref().map(|below| below.iter().map(|dir| dir.as_fd()).collect());
-    spec.lowers = below.as_deref();
+    spec.below = below.as_deref();
     let dir = open_dir(stage)?;
     layer::extract(input, &spec, dir.as_fd(), progress).map_err(failed)
 }
 
-/// Completes a layer with the trees below it, topmost first.
-pub(crate) fn settle(stage: &Path, extracted: &Extracted, lowers: &[PathBuf]) -> Result<Settled, StoreError> {
+/// Completes a layer with the layers below it, topmost first.
+pub(crate) fn settle(
+    stage: &Path,
+    extracted: &mut Extracted,
+    key: &LayerKey,
+    lowers: &[PathBuf],
+    limits: &LayerLimits,
+) -> Result<Settled, StoreError> {
     let below = open_all(lowers)?;
-    let below: Vec<BorrowedFd<'_>> = below.iter().map(|dir| dir.as_fd()).collect();
     let dir = open_dir(stage)?;
-    layer::settle(dir.as_fd(), &extracted.needs, &below, Form::of_this_process()).map_err(|source| StoreError::Tree {
-        action: "settle",
-        path: stage.to_owned(),
-        source,
+    let completion = Completion {
+        below: &below,
+        form: Form::of_this_process(),
+        diff_id: &key.layer.diff_id,
+        chain_id: &key.layer.chain_id,
+        limits,
+        integrity_xattrs: false,
+    };
+    layer::settle(dir.as_fd(), extracted, &completion).map_err(|source| match form_of(stage) {
+        // Entries of its tar may have been judged only now.
+        record::Form::Erofs => StoreError::Layer { blob: key.layer.blob.clone(), source },
+        record::Form::Directory | record::Form::UserDirectory => {
+            StoreError::Tree { action: "settle", path: stage.to_owned(), source }
+        }
     })
 }
 
@@ -89,9 +119,9 @@ pub(crate) fn needs_of(stage: &Path, limits: &LayerLimits) -> Option<Needs> {
 ///
 /// # Errors
 /// What differs, for people: the first entry, and how many more.
-pub(crate) fn verify(dir: &Path, form: record::Form, depth: Depth) -> Result<(), String> {
-    let form = match form {
-        record::Form::Directory => Form::Root,
+pub(crate) fn verify(dir: &Path, record: &SnapshotRecord, depth: Depth) -> Result<(), String> {
+    let form = match record.form {
+        record::Form::Directory | record::Form::Erofs => Form::Root,
         record::Form::UserDirectory => Form::User,
     };
     let (mut first, mut count) = (None, 0u64);
@@ -100,7 +130,7 @@ pub(crate) fn verify(dir: &Path, form: record::Form, depth: Depth) -> Result<(),
         first.get_or_insert(damage);
     };
     let file = File::open(dir).map_err(|error| error.to_string())?;
-    layer::verify(file.as_fd(), depth, form, &mut found).map_err(|error| error.to_string())?;
+    layer::verify(file.as_fd(), depth, form, &record.diff_id, &mut found).map_err(|error| error.to_string())?;
     match first {
         None => Ok(()),
         Some(Damage { entry, kind }) => {
@@ -135,6 +165,13 @@ fn open_dir(path: &Path) -> Result<File, StoreError> {
     File::open(path).map_err(|source| StoreError::io("open", path, source))
 }
 
-fn open_all(paths: &[PathBuf]) -> Result<Vec<File>, StoreError> {
-    paths.iter().map(|path| open_dir(path)).collect()
+fn open_all(snapshots: &[PathBuf]) -> Result<Vec<Stored>, StoreError> {
+    let open = |path: &PathBuf| {
+        Stored::open(open_dir(path)?.as_fd()).map_err(|source| StoreError::Tree {
+            action: "open",
+            path: path.clone(),
+            source,
+        })
+    };
+    snapshots.iter().map(open).collect()
 }

@@ -6,7 +6,8 @@
 //! <root>/ingest/<lease>/            blobs being written
 //! <root>/meta/store.redb            the database; meta/format its version, readable without it
 //! <root>/meta/intents/<lease>       one locked file per pull under way, naming what it needs
-//! <root>/snapshots/<n>/{fs,work,sums,note}
+//! <root>/snapshots/<n>/{fs,sums,note} or {image,note}
+//! <root>/e/<n>-<chain>/             where image files are mounted
 //! <root>/stage/<chain>/             a layer being unpacked; <chain>.claim is its lock
 //! <root>/image_manager/{pulling,pulled}
 //! <root>/quarantine/<alg>/<hex>.<time>
@@ -32,7 +33,7 @@ const OCI_LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
 
 /// What may stand in a root whose creation was cut off, beside nothing at all.
 const OURS: &[&str] =
-    &["blobs", "ingest", "meta", "snapshots", "stage", "image_manager", "quarantine", "lock", "lost+found"];
+    &["blobs", "e", "ingest", "meta", "snapshots", "stage", "image_manager", "quarantine", "lock", "lost+found"];
 
 const DIRECTORIES: &[&str] = &[
     "blobs",
@@ -118,6 +119,21 @@ impl Layout {
 
     pub(crate) fn snapshot(&self, n: u64) -> PathBuf {
         self.snapshots().join(n.to_string())
+    }
+
+    /// Where image files of layers are mounted; a short path, since hundreds of them make up one option of a mount.
+    pub(crate) fn image_mounts(&self) -> PathBuf {
+        self.root.join("e")
+    }
+
+    /// What this kernel and file system were found to be able to do.
+    pub(crate) fn probed(&self) -> PathBuf {
+        self.root.join("meta/erofs")
+    }
+
+    /// Lock on what is mounted in `e/`.
+    pub(crate) fn image_mounts_lock(&self) -> PathBuf {
+        self.root.join("meta/e.lock")
     }
 
     pub(crate) fn stages(&self) -> PathBuf {

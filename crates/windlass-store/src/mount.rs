@@ -8,10 +8,12 @@
 //!
 //! Invariants: `a_mounted_image_is_in_use`, `five_hundred_layers_mount`, `an_ordinary_user_keeps_a_store_and_cannot_mount`.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -24,8 +26,8 @@ use windlass_core::digest::Digest;
 
 use crate::error::StoreError;
 use crate::image::Image;
+use crate::image_mounts::{self, ImageMounts};
 use crate::intent::sweep_lock;
-use crate::layers::TREE;
 use crate::layout::{Sync, make_dir, write_whole};
 use crate::lock::{Share, boot_id};
 use crate::meta::record::SnapshotRecord;
@@ -69,20 +71,54 @@ impl Store {
         let target = target.canonicalize().map_err(|source| StoreError::io("find", target, source))?;
         let sweep = sweep_lock(self.layout(), Share::Shared)?;
         let image = self.whole(text)?;
-        let mut lowers = self.lowers(&image)?;
+        let layers = self.layers(&image)?;
+        let note = self.note_mount(&image.id, &target)?;
+        let mounted = self.mount_layers(&layers, &target, set_user_id);
+        drop(sweep);
+        if mounted.is_err() {
+            drop(fs::remove_file(note));
+            // Nobody needs what was mounted for it.
+            drop(self.unmount_unused());
+        }
+        mounted.map(|()| image)
+    }
+
+    fn mount_layers(
+        &self,
+        layers: &[(Digest, SnapshotRecord)],
+        target: &Path,
+        set_user_id: SetUserId,
+    ) -> Result<(), StoreError> {
+        // Held until the overlay needs them, too.
+        let mounts = ImageMounts::lock(self.layout())?;
+        let mut lowers = mounts.directories(layers)?;
         let empty = self.layout().root().join("meta/empty");
         make_dir(&empty)?;
         for name in ["a", "b"].iter().skip(lowers.len().min(2)) {
             make_dir(&empty.join(name))?;
             lowers.push(empty.join(name));
         }
-        let note = self.note_mount(&image.id, &target)?;
-        drop(sweep);
-        let mounted = mount_overlay(&lowers, &target, set_user_id);
-        if mounted.is_err() {
-            drop(fs::remove_file(note));
+        mount_overlay(&lowers, target, set_user_id)
+    }
+
+    /// Unmounts image files of layers that no mounted image needs any more.
+    ///
+    /// # Errors
+    /// I/O errors; [`StoreError::Locked`].
+    pub(crate) fn unmount_unused(&self) -> Result<usize, StoreError> {
+        if !self.layout().image_mounts().exists() {
+            return Ok(0);
         }
-        mounted.map(|()| image)
+        let mounts = ImageMounts::lock(self.layout())?;
+        let mut needed = BTreeSet::new();
+        for (_, note) in self.mount_notes()?.into_iter().filter(|(_, note)| is_live(note)) {
+            let Some(image) = self.find_id(&note.image)? else { continue };
+            // A layer whose record is lost has no place to be found at.
+            for (chain, record) in self.layers(&image).unwrap_or_default() {
+                needed.insert(self.layout().image_mounts().join(image_mounts::place(record.n, &chain)));
+            }
+        }
+        mounts.keep_only(&needed)
     }
 
     /// Unmounts what [`Store::mount`] mounted at a directory.
@@ -100,7 +136,8 @@ impl Store {
             Errno::PERM => StoreError::NotPermitted { action: "unmount", source: errno.into() },
             errno => StoreError::io("unmount", &target, errno),
         })?;
-        fs::remove_file(path).map_err(|source| StoreError::io("remove", path, source))
+        fs::remove_file(path).map_err(|source| StoreError::io("remove", path, source))?;
+        self.unmount_unused().map(drop)
     }
 
     /// Where an image is mounted.
@@ -112,16 +149,16 @@ impl Store {
         Ok(notes.filter(|note| note.image == *image && is_live(note)).map(|note| note.target).collect())
     }
 
-    /// The trees of an image's layers, topmost first.
-    pub(crate) fn lowers(&self, image: &Image) -> Result<Vec<PathBuf>, StoreError> {
+    /// An image's layers by chain ID, topmost first.
+    pub(crate) fn layers(&self, image: &Image) -> Result<Vec<(Digest, SnapshotRecord)>, StoreError> {
         self.read(|tx| {
-            let mut trees = Vec::with_capacity(image.layers.len());
+            let mut layers = Vec::with_capacity(image.layers.len());
             for layer in image.layers.iter().rev() {
                 let record = tx.get::<SnapshotRecord>(layer.chain_id.as_str())?;
                 let missing = || StoreError::Incomplete { part: "layer", digest: layer.chain_id.clone() };
-                trees.push(self.layout().snapshot(record.ok_or_else(missing)?.n).join(TREE));
+                layers.push((layer.chain_id.clone(), record.ok_or_else(missing)?));
             }
-            Ok(trees)
+            Ok(layers)
         })
     }
 
@@ -174,6 +211,17 @@ fn is_mounted(target: &Path) -> bool {
     })
 }
 
+/// Where something is mounted in this namespace.
+///
+/// # Errors
+/// The kernel's list cannot be read.
+pub(crate) fn mount_points() -> Result<BTreeSet<PathBuf>, StoreError> {
+    let path = Path::new("/proc/self/mountinfo");
+    let text = fs::read(path).map_err(|source| StoreError::io("read", path, source))?;
+    let fields = text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    Ok(fields.map(|field| PathBuf::from(OsString::from_vec(unescape(field)))).collect())
+}
+
 /// Undoes the kernel's `\040` for blanks, tabs, line ends and backslashes.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
@@ -195,7 +243,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-fn mount_overlay(lowers: &[PathBuf], target: &Path, set_user_id: SetUserId) -> Result<(), StoreError> {
+pub(crate) fn mount_overlay(lowers: &[PathBuf], target: &Path, set_user_id: SetUserId) -> Result<(), StoreError> {
     let failed = |errno: Errno| match errno {
         Errno::PERM | Errno::ACCESS => StoreError::NotPermitted { action: NOT_PERMITTED, source: errno.into() },
         errno => StoreError::io("mount at", target, errno),

@@ -29,6 +29,7 @@ struct Pending {
     boot_id: String,
     unpacked_bytes: u64,
     entries: u64,
+    tar_bytes: u64,
 }
 
 /// Says that the stage holds a whole layer.
@@ -44,6 +45,7 @@ pub(crate) fn write(
         boot_id: boot_id().to_owned(),
         unpacked_bytes: extracted.unpacked_bytes,
         entries: extracted.entries,
+        tar_bytes: extracted.tar_bytes,
     };
     let path = stage.join(PENDING);
     let bytes = serde_json::to_vec(&pending).map_err(|source| StoreError::PullRecord { path: path.clone(), source })?;
@@ -55,8 +57,8 @@ pub(crate) fn write(
 pub(crate) fn read(stage: &Path, chain_id: &Digest, diff_id: &Digest, limits: &LayerLimits) -> Option<Extracted> {
     let found = look(stage).filter(|found| found.chain_id == *chain_id && found.diff_id == *diff_id)?;
     let needs = layers::needs_of(stage, limits)?;
-    let (unpacked_bytes, entries) = (found.unpacked_bytes, found.entries);
-    Some(Extracted { needs, unpacked_bytes, entries, warnings: Vec::new() })
+    let Pending { unpacked_bytes, entries, tar_bytes, .. } = found;
+    Some(Extracted { needs, unpacked_bytes, entries, warnings: Vec::new(), tar_bytes, draft: None })
 }
 
 /// Takes it back: the layer is finished. One that stays does no harm.
@@ -84,7 +86,14 @@ mod tests {
     #[test]
     fn a_pending_layer_is_known_by_chain_diff_id_and_boot() {
         let stage = tempfile::tempdir().unwrap();
-        let extracted = Extracted { needs: Needs::default(), unpacked_bytes: 7, entries: 9, warnings: Vec::new() };
+        let extracted = Extracted {
+            needs: Needs::default(),
+            unpacked_bytes: 7,
+            entries: 9,
+            warnings: Vec::new(),
+            tar_bytes: 8,
+            draft: None,
+        };
         let (chain, diff) = (Digest::sha256(b"chain"), Digest::sha256(b"diff"));
         assert!(!is_there(stage.path(), &chain));
         write(stage.path(), &chain, &diff, &extracted).unwrap();

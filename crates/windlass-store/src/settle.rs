@@ -16,7 +16,7 @@ use windlass_core::digest::Digest;
 use crate::claim::{Claim, Note, snapshot_numbers};
 use crate::error::StoreError;
 use crate::layer::{Extracted, Settled};
-use crate::layers::{self, TREE};
+use crate::layers;
 use crate::layout::Layout;
 use crate::lease::LeaseInner;
 use crate::lock::boot_id;
@@ -101,7 +101,7 @@ pub(crate) fn settle_one(
     }
 }
 
-/// Takes a layer that can be settled, `only` that one if given, with the trees of its lower layers, topmost first.
+/// Takes a layer that can be settled, `only` that one if given, with the snapshots of its lower layers, topmost first.
 pub(crate) fn take_ready(lease: &LeaseInner, only: Option<&Digest>) -> Option<(Waiting, Vec<PathBuf>)> {
     let layout = lease.store.layout();
     let mut state = lease.lock();
@@ -121,9 +121,9 @@ pub(crate) fn take_ready(lease: &LeaseInner, only: Option<&Digest>) -> Option<(W
     }
 }
 
-/// The trees below a layer, topmost first; `None` while one of them is not finished.
+/// The snapshots below a layer, topmost first; `None` while one of them is not finished.
 fn lowers(layout: &Layout, layers: &BTreeMap<Digest, Slot>, parent: Option<&Digest>) -> Option<Vec<PathBuf>> {
-    let mut trees = Vec::new();
+    let mut snapshots = Vec::new();
     let mut next = parent;
     while let Some(chain) = next {
         let n = match layers.get(chain)? {
@@ -137,9 +137,9 @@ fn lowers(layout: &Layout, layers: &BTreeMap<Digest, Slot>, parent: Option<&Dige
             }
             Slot::Working | Slot::Extracted(_) | Slot::Settling => return None,
         };
-        trees.push(layout.snapshot(n).join(TREE));
+        snapshots.push(layout.snapshot(n));
     }
-    Some(trees)
+    Some(snapshots)
 }
 
 enum Outcome {
@@ -153,10 +153,10 @@ enum Outcome {
 
 /// Settles a layer and moves it from its stage into `snapshots/`.
 fn finish(lease: &LeaseInner, waiting: Waiting, lowers: &[PathBuf]) -> Outcome {
-    let Waiting { claim, key, extracted } = waiting;
+    let Waiting { claim, key, mut extracted } = waiting;
     let layout = lease.store.layout();
     let stage = layout.stage(&key.layer.chain_id);
-    match layers::settle(&stage, &extracted, lowers) {
+    match layers::settle(&stage, &mut extracted, &key, lowers, &lease.store.options().limits) {
         Ok(Settled::Done) => {}
         Ok(Settled::Redo) => return Outcome::Again(key, claim),
         Err(error) => return Outcome::Failed(error, claim),
@@ -165,7 +165,7 @@ fn finish(lease: &LeaseInner, waiting: Waiting, lowers: &[PathBuf]) -> Outcome {
         chain_id: key.layer.chain_id.clone(),
         diff_id: key.layer.diff_id.clone(),
         parent: key.parent,
-        form: layers::form(),
+        form: layers::form_of(&stage),
         size_bytes: extracted.unpacked_bytes,
         entries: extracted.entries,
         boot_id: boot_id().to_owned(),

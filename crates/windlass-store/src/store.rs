@@ -9,16 +9,17 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::error::StoreError;
 use crate::flight::Flights;
-use crate::layer::LayerLimits;
+use crate::layer::{Format, LayerLimits};
 use crate::layout::{Found, Layout};
 use crate::lock::{RootLock, Share};
 use crate::meta::{Hold, Meta, ReadTx, WriteTx};
+use crate::probe;
 use crate::records::PullRecords;
 use crate::recover::{self, Recovered};
 use crate::space::{FileSystem, Reserve};
@@ -47,6 +48,18 @@ pub enum KeepLayers {
     Yes,
 }
 
+/// What layers are unpacked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SnapshotFormat {
+    /// Image files where kernel and file system can mount them and this user may, directories elsewhere.
+    #[default]
+    Auto,
+    /// Directories.
+    Overlay,
+    /// Image files, and an error where they could not be mounted.
+    Erofs,
+}
+
 /// How a store is opened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -65,6 +78,8 @@ pub struct StoreOptions {
     pub reserve: Reserve,
     /// Limits of each layer.
     pub limits: LayerLimits,
+    /// What layers are unpacked into from now on; those that are here stay as they are.
+    pub snapshot_format: SnapshotFormat,
 }
 
 impl Default for StoreOptions {
@@ -77,6 +92,7 @@ impl Default for StoreOptions {
             keep_partial_above_bytes: None,
             reserve: Reserve::default(),
             limits: LayerLimits::default(),
+            snapshot_format: SnapshotFormat::Auto,
         }
     }
 }
@@ -104,6 +120,8 @@ pub(crate) struct Shared {
     pub(crate) leases: AtomicUsize,
     pub(crate) records: PullRecords,
     recovered: Recovered,
+    /// What layers are unpacked into, once it was asked.
+    format: OnceLock<Format>,
 }
 
 impl Store {
@@ -159,6 +177,7 @@ impl Store {
                 leases: AtomicUsize::new(0),
                 records,
                 recovered,
+                format: OnceLock::new(),
             }),
         })
     }
@@ -189,6 +208,29 @@ impl Store {
     /// [`StoreError::Io`] when the root cannot be looked at.
     pub fn file_system(&self) -> Result<FileSystem, StoreError> {
         FileSystem::of(self.root())
+    }
+
+    /// What layers are unpacked into here.
+    ///
+    /// # Errors
+    /// [`StoreError::NoImageFiles`] where image files are wanted and cannot be mounted; I/O errors.
+    pub(crate) fn format(&self) -> Result<Format, StoreError> {
+        if let Some(format) = self.shared.format.get() {
+            return Ok(*format);
+        }
+        let format = match self.options().snapshot_format {
+            SnapshotFormat::Overlay => Format::Overlay,
+            wanted @ (SnapshotFormat::Auto | SnapshotFormat::Erofs) => {
+                match (probe::probe(self.layout())?.why_not, wanted) {
+                    (None, _) => Format::Erofs,
+                    (Some(why), SnapshotFormat::Erofs) => {
+                        return Err(StoreError::NoImageFiles { root: self.root().to_owned(), why });
+                    }
+                    (Some(_), SnapshotFormat::Auto | SnapshotFormat::Overlay) => Format::Overlay,
+                }
+            }
+        };
+        Ok(*self.shared.format.get_or_init(|| format))
     }
 
     pub(crate) fn layout(&self) -> &Layout {

@@ -24,7 +24,7 @@ use crate::error::StoreError;
 use crate::intent::sweep_lock;
 use crate::layer::Progress;
 use crate::layer::{Extracted, LayerError, Warning};
-use crate::layers::{self, TREE, Threads};
+use crate::layers::{self, Threads};
 use crate::layout::make_dir;
 use crate::lease::{LeaseInner, PullLease};
 use crate::lock::Share;
@@ -78,7 +78,7 @@ pub struct LayerWork {
     lease: Arc<LeaseInner>,
     key: LayerKey,
     claim: Option<Claim>,
-    /// Trees of the lower layers, topmost first: given when the layer is unpacked again.
+    /// Snapshots of the lower layers, topmost first: given when the layer is unpacked again.
     lowers: Option<Vec<PathBuf>>,
     threads: Threads,
 }
@@ -237,7 +237,7 @@ impl PullLease {
 /// The directory of a layer that is recorded and there.
 fn recorded(store: &Store, chain: &Digest) -> Result<Option<Slot>, StoreError> {
     let record = store.read(|tx| tx.get::<SnapshotRecord>(chain.as_str()))?;
-    let there = record.filter(|record| store.layout().snapshot(record.n).join(TREE).is_dir());
+    let there = record.filter(|record| layers::is_there(&store.layout().snapshot(record.n), record.form));
     Ok(there.map(|record| Slot::Recorded { n: record.n, parent: record.parent }))
 }
 

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, TableDefinition};
-use support::{TestImage, open, small};
-use windlass_store::{Depth, Finding, FindingClass, Outcome, Repair, Store, Verdict};
+use support::{TestImage, open, open_as, small};
+use windlass_store::{Depth, Finding, FindingClass, Outcome, Repair, SnapshotFormat, Store, Verdict};
 
 const NAME: &str = "registry.example/team/app:1";
 const OTHER: &str = "registry.example/team/other:1";
@@ -177,7 +177,7 @@ fn every_kind_of_damage_is_found_and_healed() {
         let what = case.what;
         let root = tempfile::tempdir().unwrap();
         let image = small(NAME);
-        let store = open(root.path());
+        let store = open_as(root.path(), SnapshotFormat::Overlay);
         image.pull(&store).unwrap();
         let other = TestImage::new(OTHER, &[&[("other", b"other")]]);
         other.pull(&store).unwrap();
@@ -206,7 +206,7 @@ fn every_kind_of_damage_is_found_and_healed() {
 fn evidence_is_kept_in_quarantine() {
     let root = tempfile::tempdir().unwrap();
     let image = small(NAME);
-    let store = open(root.path());
+    let store = open_as(root.path(), SnapshotFormat::Overlay);
     image.pull(&store).unwrap();
     flip(&blob(root.path(), &image.id()));
     flip(&root.path().join(TEXT));
@@ -237,7 +237,7 @@ fn a_destroyed_database_is_put_aside() {
         rewrite(&root.path().join("meta/store.redb"), change);
         // As after a restart of the machine, when everything is looked at.
         fs::remove_file(root.path().join("meta/boot")).unwrap();
-        let store = open(root.path());
+        let store = open_as(root.path(), SnapshotFormat::Overlay);
         assert_eq!(store.find(NAME).unwrap_err().reason(), windlass_core::reason::Reason::InspectFailed, "{what}");
         assert_eq!(store.fsck(Depth::Quick, Repair::No).unwrap().verdict(), Verdict::Damaged, "{what}");
         assert_eq!(store.fsck(Depth::Quick, Repair::Yes).unwrap().verdict(), Verdict::Repaired, "{what}");
@@ -263,7 +263,7 @@ fn a_record_that_does_not_decode_names_its_key() {
 fn leftovers_are_garbage_and_no_damage() {
     let root = tempfile::tempdir().unwrap();
     let image = small(NAME);
-    let store = open(root.path());
+    let store = open_as(root.path(), SnapshotFormat::Overlay);
     let lease = store.begin(windlass_store::LeaseOptions::pull(NAME)).unwrap();
     image.put_documents(&lease).unwrap();
     image.bring_layers(&lease, false).unwrap();

@@ -11,7 +11,7 @@ use std::process::Command;
 use rustix::mount::{MountFlags, UnmountFlags};
 use support::{TestImage, small};
 use windlass_core::reason::Reason;
-use windlass_store::{Depth, GcRequest, LeaseOptions, Repair, Reserve, Store, StoreOptions};
+use windlass_store::{Depth, GcRequest, LeaseOptions, Repair, Reserve, SnapshotFormat, Store, StoreOptions};
 
 const OLD: &str = "registry.example/team/old:1";
 const BIG: &str = "registry.example/team/big:1";
@@ -70,6 +70,7 @@ fn ext4(bytes: u64, inodes: u64) -> Option<Small> {
 
 fn open(root: &Path) -> Store {
     let mut options = StoreOptions::default();
+    options.snapshot_format = SnapshotFormat::Overlay;
     options.reserve = Reserve::NONE;
     Store::open(root, options).unwrap()
 }

@@ -8,11 +8,12 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use layer_support::{Blob, Kind, Seen, overlay, plain, read_tree, read_tree_of, side_by_side};
+use layer_support::{Blob, FORMS, Kind, Root, Seen, overlay, plain, read_tree, read_tree_of, side_by_side};
+use windlass_core::digest::Digest;
 use windlass_core::reason::Reason;
 use windlass_store::layer::{self, Compression, Form, LayerError, LayerLimits, SUMS, sums};
 use windlass_testkit::hostile::{Case, Expect, GZIP, Layer, Node, SENTINEL, What, ZSTD};
@@ -25,14 +26,14 @@ fn hostile_layers_are_refused_or_applied_safely() {
     let cases = windlass_testkit::hostile::layers();
     let place = tempfile::tempdir().expect("a directory");
     let sentinel = Sentinel::set();
-    let mut mounted = 0;
+    let mut mounted = [0; FORMS.len()];
     let mut failed = Vec::new();
     for (at, case) in cases.iter().enumerate() {
         let start = Instant::now();
         let place = place.path().join(case.id);
         fs::create_dir(&place).expect("a directory");
         match std::panic::catch_unwind(|| run(case, &place, at % 2 == 0)) {
-            Ok(seen) => mounted += usize::from(seen),
+            Ok(seen) => mounted.iter_mut().zip(seen).for_each(|(count, seen)| *count += usize::from(seen)),
             Err(_) => failed.push(case.id),
         }
         sentinel.check(case.id);
@@ -45,7 +46,11 @@ fn hostile_layers_are_refused_or_applied_safely() {
     }
     assert_eq!(failed, [""; 0], "each of these has said above what is wrong");
     let who = if rustix::process::geteuid().is_root() { "root" } else { "an ordinary user" };
-    let text = format!("layer corpus: {} cases as {who}, {mounted} of them seen through overlayfs\n", cases.len());
+    let [directories, image_files, mixed] = mounted;
+    let text = format!(
+        "layer corpus: {} cases as {who}, seen through overlayfs: {directories} as directories, {image_files} as image files, {mixed} as both\n",
+        cases.len()
+    );
     std::io::stderr().write_all(text.as_bytes()).expect("stderr");
 }
 
@@ -107,40 +112,58 @@ fn blob(layer: &Layer) -> Blob {
     Blob { bytes: layer.blob.clone(), compression, diff_id: layer.diff_id.clone() }
 }
 
-/// Runs a case; says whether overlayfs was asked too.
-fn run(case: &Case, place: &Path, split: bool) -> bool {
+/// Runs a case; says in which forms overlayfs was asked too.
+fn run(case: &Case, place: &Path, split: bool) -> [bool; FORMS.len()] {
     let id = case.id;
     let limits = LayerLimits::default();
     let blobs: Vec<Blob> = case.layers.iter().map(blob).collect();
-    let alone = side_by_side(place, &blobs, &limits, split);
     let in_turn = plain(place, &blobs, &limits);
-    match &case.expect {
-        Expect::Refuse(class) => {
-            refused(id, "side by side", class, alone);
-            refused(id, "in turn", class, in_turn);
-            let before = plain(&place.join("scratch"), &blobs[..blobs.len() - 1], &limits).expect(id);
-            let (now, before) = (read_tree(&place.join("plain")), read_tree(&before));
-            assert!(now.keys().eq(before.keys()), "{id}: nothing of a refused layer is visible");
-            false
-        }
-        Expect::Apply(tree) => {
-            let layers = alone.unwrap_or_else(|error| panic!("{id}, side by side: {error} ({})", error.reason()));
-            let target = in_turn.unwrap_or_else(|error| panic!("{id}, in turn: {error} ({})", error.reason()));
-            compare(id, "in turn", &read_tree(&target), tree, &[]);
-            for layer in &layers {
-                stored(id, layer);
-            }
-            let seen = overlay(place, &layers);
-            if let Some(view) = &seen {
-                compare(id, "through overlayfs", &read_tree_of(view), tree, &layers);
-            }
-            if layers.len() == 1 {
-                recorded(id, &layers[0], tree);
-                written_back(id, place, &layers[0], tree);
-            }
-            seen.is_some()
-        }
+    if let Expect::Refuse(class) = &case.expect {
+        refused(id, "in turn", class, in_turn);
+        let before = plain(&place.join("scratch"), &blobs[..blobs.len() - 1], &limits).expect(id);
+        let (now, before) = (read_tree(&place.join("plain")), read_tree(&before));
+        assert!(now.keys().eq(before.keys()), "{id}: nothing of a refused layer is visible");
+    } else if let Expect::Apply(tree) = &case.expect {
+        let target = in_turn.unwrap_or_else(|error| panic!("{id}, in turn: {error} ({})", error.reason()));
+        compare(id, "in turn", &read_tree(&target), tree, None);
     }
+    let mut seen = [false; FORMS.len()];
+    // What a case says about one layer alone is said by the first two.
+    let forms = if blobs.len() > 1 { 3 } else { 2 };
+    for ((way, format), seen) in FORMS.into_iter().zip(&mut seen).take(forms) {
+        let place = place.join(way);
+        fs::create_dir(&place).expect("a directory");
+        let stored = side_by_side(&place, &blobs, &limits, split, format);
+        *seen = match &case.expect {
+            Expect::Refuse(class) => {
+                refused(id, way, class, stored);
+                false
+            }
+            Expect::Apply(tree) => {
+                let layers = stored.unwrap_or_else(|error| panic!("{id}, {way}: {error} ({})", error.reason()));
+                applied(id, way, &place, &layers, &blobs, tree)
+            }
+        };
+    }
+    seen
+}
+
+fn applied(id: &str, way: &str, place: &Path, layers: &[PathBuf], blobs: &[Blob], tree: &[Node]) -> bool {
+    for (layer, blob) in layers.iter().zip(blobs) {
+        sound(id, layer, &blob.diff_id);
+    }
+    let seen = overlay(place, layers);
+    if let Some(view) = &seen {
+        let roots: Vec<Root> = layers.iter().filter_map(|layer| Root::of(layer)).collect();
+        compare(id, &format!("{way}, through overlayfs"), &read_tree_of(view), tree, Some(&roots));
+    }
+    if let [layer] = layers {
+        if layer.join(SUMS).exists() {
+            recorded(id, layer, tree);
+        }
+        written_back(id, place, layer, tree);
+    }
+    seen.is_some()
 }
 
 fn refused<T>(id: &str, way: &str, class: &str, result: Result<T, LayerError>) {
@@ -151,11 +174,12 @@ fn refused<T>(id: &str, way: &str, class: &str, result: Result<T, LayerError>) {
     assert_ne!(error.reason(), Reason::IoError, "{id}: {error}");
 }
 
-/// The record fits the tree.
-fn stored(id: &str, layer: &Path) {
+/// What is stored is what was recorded.
+fn sound(id: &str, layer: &Path, diff_id: &Digest) {
     let snapshot = File::open(layer).expect("snapshot");
     let mut damage = Vec::new();
-    layer::verify(snapshot.as_fd(), layer::Depth::Full, Form::of_this_process(), &mut |found| damage.push(found))
+    let mut note = |found| damage.push(found);
+    layer::verify(snapshot.as_fd(), layer::Depth::Full, Form::of_this_process(), diff_id, &mut note)
         .unwrap_or_else(|error| panic!("{id}: {error}"));
     assert_eq!(damage, [], "{id}: the record fits the tree");
 }
@@ -201,11 +225,11 @@ fn written_back(id: &str, place: &Path, layer: &Path, tree: &[Node]) {
     fs::create_dir(&place).expect("a directory");
     let limits = LayerLimits::default();
     let again = plain(&place, &[Blob::of_tar(tar)], &limits).unwrap_or_else(|error| panic!("{id}, read back: {error}"));
-    compare(id, "read back", &read_tree(&again), tree, &[]);
+    compare(id, "read back", &read_tree(&again), tree, None);
 }
 
 /// Compares a tree with what is expected of it. Inode numbers of overlayfs say nothing, those in `layers` do.
-fn compare(id: &str, way: &str, seen: &BTreeMap<Vec<u8>, Seen>, tree: &[Node], layers: &[std::path::PathBuf]) {
+fn compare(id: &str, way: &str, seen: &BTreeMap<Vec<u8>, Seen>, tree: &[Node], layers: Option<&[Root]>) {
     let form = Form::of_this_process();
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
     for (path, entry) in seen {
@@ -244,14 +268,7 @@ fn compare(id: &str, way: &str, seen: &BTreeMap<Vec<u8>, Seen>, tree: &[Node], l
     }
 }
 
-fn what(
-    at: &str,
-    form: Form,
-    seen: &BTreeMap<Vec<u8>, Seen>,
-    node: &Node,
-    entry: &Seen,
-    layers: &[std::path::PathBuf],
-) {
+fn what(at: &str, form: Form, seen: &BTreeMap<Vec<u8>, Seen>, node: &Node, entry: &Seen, layers: Option<&[Root]>) {
     let placeholder = Kind::File { size: 0, content: Vec::new() };
     let want = match (&node.what, form) {
         (What::Directory, _) => Kind::Directory,
@@ -264,18 +281,15 @@ fn what(
         (What::Fifo, _) => Kind::Fifo,
         (What::SameAs(other), _) => {
             let other_entry = seen.get(other).unwrap_or_else(|| panic!("{at}: the other name is missing"));
-            let same = if layers.is_empty() {
-                other_entry.inode == entry.inode
-            } else {
-                layers.iter().any(|layer| {
-                    let inode = |path: &[u8]| {
-                        let path = layer
-                            .join(layer::TREE)
-                            .join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path));
-                        fs::symlink_metadata(path).map(|meta| meta.ino()).ok()
-                    };
-                    inode(other).is_some_and(|a| inode(&node.path) == Some(a))
-                })
+            let inode = |root: &Root, path: &[u8]| {
+                let path = root.path().join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path));
+                fs::symlink_metadata(path).map(|meta| meta.ino()).ok()
+            };
+            let same = match layers {
+                None => other_entry.inode == entry.inode,
+                Some(roots) => {
+                    roots.iter().any(|root| inode(root, other).is_some_and(|a| inode(root, &node.path) == Some(a)))
+                }
             };
             assert!(same, "{at}: one file with two names");
             return;

@@ -180,8 +180,9 @@ fn damage_in_a_stored_layer_is_found() {
     let check = |depth| {
         let mut found = Vec::new();
         let snapshot = File::open(&layer).expect("snapshot");
-        layer::verify(snapshot.as_fd(), depth, layer::Form::of_this_process(), &mut |damage| found.push(damage.kind))
-            .expect("record");
+        let diff_id = Digest::sha256(&sample());
+        let mut note = |damage: layer::Damage| found.push(damage.kind);
+        layer::verify(snapshot.as_fd(), depth, layer::Form::of_this_process(), &diff_id, &mut note).expect("record");
         found
     };
     assert_eq!(check(layer::Depth::Full), []);

@@ -6,7 +6,7 @@ mod layer_support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use layer_support::{Blob, Kind, Seen, overlay, plain, read_tree, read_tree_of, side_by_side};
+use layer_support::{Blob, FORMS, Kind, Seen, overlay, plain, read_tree, read_tree_of, side_by_side};
 use proptest::prelude::*;
 use windlass_store::layer::LayerLimits;
 use windlass_testkit::hostile::raw::{Header, Tar};
@@ -255,15 +255,25 @@ proptest! {
         let limits = LayerLimits::default();
         let target = plain(place.path(), &good, &limits).map_err(|error| TestCaseError::fail(error.to_string()))?;
         compare("in turn", &read_tree(&target), &model)?;
-        let stored = side_by_side(place.path(), &good, &limits, false).map_err(|error| TestCaseError::fail(error.to_string()))?;
-        if let Some(view) = overlay(place.path(), &stored) {
-            compare("through overlayfs", &read_tree_of(&view), &model)?;
+        for (form, format) in FORMS {
+            let place = place.path().join(form);
+            std::fs::create_dir(&place).expect("a directory");
+            let stored = side_by_side(&place, &good, &limits, false, format);
+            let stored = stored.map_err(|error| TestCaseError::fail(format!("{form}: {error}")))?;
+            if let Some(view) = overlay(&place, &stored) {
+                compare(form, &read_tree_of(&view), &model)?;
+            }
         }
         if let Some(layer) = refused {
             let place = tempfile::tempdir().expect("a directory");
             good.push(Blob::of_tar(tar(layer)));
             prop_assert!(plain(place.path(), &good, &limits).is_err(), "in turn: refused as by the model");
-            prop_assert!(side_by_side(place.path(), &good, &limits, false).is_err(), "side by side: refused as by the model");
+            for (form, format) in FORMS {
+                let place = place.path().join(form);
+                std::fs::create_dir(&place).expect("a directory");
+                let stored = side_by_side(&place, &good, &limits, false, format);
+                prop_assert!(stored.is_err(), "{form}: refused as by the model");
+            }
         }
     }
 }

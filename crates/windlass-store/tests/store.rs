@@ -7,14 +7,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use support::{TestImage, disk_bytes, open, small};
+use support::{TestImage, disk_bytes, open, open_as, small};
 use windlass_core::digest::Digest;
 use windlass_core::pin::PinSource;
 use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
 use windlass_store::{
-    Access, BlobKind, Depth, Dry, GcRequest, KeepLayers, LayerClaim, LeaseOptions, Repair, Reserve, Store, StoreError,
-    StoreOptions, Verdict, VictimKind,
+    Access, BlobKind, Depth, Dry, GcRequest, KeepLayers, LayerClaim, LeaseOptions, Repair, Reserve, SnapshotFormat,
+    Store, StoreError, StoreOptions, Verdict, VictimKind,
 };
 
 const NAME: &str = "registry.example/team/app:1";
@@ -26,7 +26,7 @@ fn reference(text: &str) -> Reference {
 #[test]
 fn an_image_is_visible_only_after_its_commit() {
     let root = tempfile::tempdir().unwrap();
-    let store = open(root.path());
+    let store = open_as(root.path(), SnapshotFormat::Overlay);
     let image = small(NAME);
     let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();
     image.put_documents(&lease).unwrap();
@@ -72,7 +72,7 @@ fn a_commit_without_all_parts_is_refused() {
 #[test]
 fn layers_out_of_order_are_settled_when_their_parents_are() {
     let root = tempfile::tempdir().unwrap();
-    let store = open(root.path());
+    let store = open_as(root.path(), SnapshotFormat::Overlay);
     // The upper layer has no entry for `etc`, so its owner and mode come from below.
     let image = TestImage::new(NAME, &[&[("etc/", b""), ("etc/a", b"a")], &[("etc/b", b"b")], &[("etc/.wh.a", b"")]]);
     let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();

@@ -12,6 +12,7 @@ use super::{Finding, FindingClass, Outcome, Repair, Subject, Suspect, check_laye
 use crate::blobs::{self, Promise};
 use crate::claim::{Note, snapshot_numbers};
 use crate::error::StoreError;
+use crate::image_mounts;
 use crate::layer::Depth;
 use crate::layout::{Layout, Sync, make_dir, write_whole};
 use crate::meta::record::{BlobKind, BlobRecord, ImageRecord, NameRecord, SnapshotRecord, UseRecord};
@@ -49,6 +50,9 @@ impl Store {
                 self.write(|tx| tx.remove::<BlobRecord>(digest.as_str()).map(drop))?;
             }
             Subject::Layer { chain, dir } => {
+                if let Some(n) = dir.file_name().and_then(|name| name.to_str()?.parse().ok()) {
+                    image_mounts::detach(layout, n, chain);
+                }
                 set_aside(layout, dir, chain)?;
                 self.write(|tx| tx.remove::<SnapshotRecord>(chain.as_str()).map(drop))?;
             }
@@ -109,8 +113,9 @@ impl Store {
         for n in snapshot_numbers(self.layout())?.into_iter().filter(|n| !recorded.contains(n)) {
             let dir = self.layout().snapshot(n);
             let Some(note) = Note::read(&dir).filter(|note| note.chain_id == *chain) else { continue };
-            if check_layer(&dir, note.form, Depth::Full)?.is_none() {
-                return Ok(Some(note.record(n)));
+            let record = note.record(n);
+            if check_layer(&dir, &record, Depth::Full)?.is_none() {
+                return Ok(Some(record));
             }
         }
         Ok(None)

@@ -16,17 +16,15 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::ops::ControlFlow;
 
-use rustix::fs::FileType;
-
-use super::below::{Below, Lower, LowerNode};
-use super::copy_up;
+use super::below::{Below, Lower};
 use super::dir::chain::shared_directories;
 use super::error::{EntryName, Failed, LayerError};
 use super::needs::{Implicit, Needs};
-use super::rules::{Action, Device, Meta, NodeKind, Rules, components, split};
+use super::part::{Node, NodeIs};
+use super::rules::{Action, Meta, NodeKind, Rules, components, split};
 use super::sums::{self, Content, Origin};
 use super::tar::{Entry, Piece, Reader, Source};
-use super::tree::{Found, Made, Tree};
+use super::tree::{self, Found, Made, Tree};
 use super::{Progress, Step};
 
 /// Links followed for one path, as in the kernel.
@@ -46,6 +44,12 @@ pub(super) struct Applied<T> {
     pub(super) entries: u64,
 }
 
+impl<T> Applied<T> {
+    pub(super) fn map<U>(self, what: impl FnOnce(T) -> U) -> Applied<U> {
+        Applied { tree: what(self.tree), needs: self.needs, entries: self.entries }
+    }
+}
+
 /// What a directory is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -58,7 +62,8 @@ pub(super) struct Apply<'a, T: Tree> {
     pub(super) tree: T,
     rules: Rules<'a>,
     below: Option<Below>,
-    sums: sums::Writer,
+    /// The record of entries, for forms that need one beside them.
+    sums: Option<sums::Writer>,
     progress: &'a dyn Progress,
     pub(super) needs: Needs,
     directories: Directories<T::Dir>,
@@ -75,7 +80,7 @@ impl<'a, T: Tree> Apply<'a, T> {
         tree: T,
         rules: Rules<'a>,
         below: Option<Below>,
-        sums: sums::Writer,
+        sums: Option<sums::Writer>,
         progress: &'a dyn Progress,
     ) -> Result<Apply<'a, T>, LayerError> {
         let mut needs = Needs::default();
@@ -143,17 +148,16 @@ impl<'a, T: Tree> Apply<'a, T> {
         if self.needs.implicit.contains_key(&b""[..]) {
             self.record(b"", &Content::Directory, &Meta::implicit_directory(), Origin::Implicit)?;
         }
-        let max = SUMS_IN_MEMORY_MAX;
-        let file = self.sums.finish(self.overrides, max).map_err(|source| match source.kind() {
-            std::io::ErrorKind::FileTooLarge => {
-                LayerError::Limit { entry: EntryName::default(), limit: "layerRepeatedBytes", max }
-            }
-            _ => LayerError::Stage { action: "write the record of", source },
-        })?;
-        self.sums = sums::Writer::new(
-            file.try_clone().map_err(|source| LayerError::Stage { action: "read the record of", source })?,
-        );
-        self.finish_directories(file)?;
+        if let Some(sums) = self.sums.take() {
+            let max = SUMS_IN_MEMORY_MAX;
+            let file = sums.finish(self.overrides, max).map_err(|source| match source.kind() {
+                std::io::ErrorKind::FileTooLarge => {
+                    LayerError::Limit { entry: EntryName::default(), limit: "layerRepeatedBytes", max }
+                }
+                _ => LayerError::Stage { action: "write the record of", source },
+            })?;
+            self.finish_directories(file)?;
+        }
         let step = Step { entries: self.entries % REPORT_ENTRIES, ..Step::default() };
         if self.progress.advance(step).is_break() {
             return Err(LayerError::Canceled);
@@ -180,6 +184,10 @@ impl<'a, T: Tree> Apply<'a, T> {
         if self.entries > max {
             return Err(LayerError::Limit { entry: EntryName::new(&entry.name), limit: "layerEntries", max });
         }
+        let max = self.rules.limits.metadata_bytes;
+        if self.tree.memory_bytes() > max {
+            return Err(LayerError::Limit { entry: EntryName::new(&entry.name), limit: "layerMetadataBytes", max });
+        }
         if self.entries.is_multiple_of(REPORT_ENTRIES) {
             let step = Step { entries: REPORT_ENTRIES, ..Step::default() };
             if let ControlFlow::Break(()) = self.progress.advance(step) {
@@ -190,9 +198,12 @@ impl<'a, T: Tree> Apply<'a, T> {
     }
 
     fn record(&mut self, path: &[u8], content: &Content, meta: &Meta, origin: Origin) -> Result<(), LayerError> {
-        self.sums
-            .put(path, content, meta, origin)
-            .map_err(|source| LayerError::Stage { action: "write the record of", source })
+        match &mut self.sums {
+            Some(sums) => sums
+                .put(path, content, meta, origin)
+                .map_err(|source| LayerError::Stage { action: "write the record of", source }),
+            None => Ok(()),
+        }
     }
 
     // ---- entries
@@ -203,15 +214,22 @@ impl<'a, T: Tree> Apply<'a, T> {
         let dir = self.directory(parent, Purpose::Content)?;
         let size_bytes = reader.entry().size_bytes;
         let mut file = self.place(&dir, name, path, |tree| tree.make_file(&dir, name, &meta, size_bytes))?;
-        let mut crc32c = 0;
+        let (mut crc32c, summed) = (0, self.sums.is_some());
         loop {
+            let position = reader.position();
             match reader.data()? {
                 Piece::Data(bytes) => {
-                    crc32c = crc32c::crc32c_append(crc32c, bytes);
-                    self.tree.write(&mut file, bytes).map_err(|failed| failed.at(path))?;
+                    if summed {
+                        crc32c = crc32c::crc32c_append(crc32c, bytes);
+                    }
+                    self.tree
+                        .write(&mut file, bytes, tree::Source::Archive(position))
+                        .map_err(|failed| failed.at(path))?;
                 }
                 Piece::Hole(bytes) => {
-                    crc32c = append_zeros(crc32c, bytes);
+                    if summed {
+                        crc32c = append_zeros(crc32c, bytes);
+                    }
                     self.tree.hole(&mut file, bytes).map_err(|failed| failed.at(path))?;
                 }
                 Piece::End => break,
@@ -437,7 +455,7 @@ impl<'a, T: Tree> Apply<'a, T> {
             Lower::Absent => Err(refuse("a hard link to something that does not exist")),
             Lower::Directory(_) => Err(refuse("a hard link to a directory")),
             Lower::Symlink(text, node) => {
-                let meta = copy_up::meta(&node, name, &self.rules).map_err(|failed| failed.at(full))?;
+                let meta = node.meta(&self.rules).map_err(|failed| failed.at(full))?;
                 self.place(dir, name, full, |tree| tree.make_symlink(dir, name, &text, &meta))?;
                 self.record(full, &Content::Symlink(text), &meta, Origin::CopiedUp)
             }
@@ -445,29 +463,22 @@ impl<'a, T: Tree> Apply<'a, T> {
         }
     }
 
-    fn copy_up_node(&mut self, dir: &T::Dir, name: &[u8], full: &[u8], node: &LowerNode) -> Result<(), LayerError> {
-        let meta = copy_up::meta(node, name, &self.rules).map_err(|failed| failed.at(full))?;
-        let special = |block| Device {
-            block,
-            major: rustix::fs::major(node.stat.st_rdev),
-            minor: rustix::fs::minor(node.stat.st_rdev),
-        };
-        let device = match FileType::from_raw_mode(node.stat.st_mode) {
-            FileType::CharacterDevice => Some(special(false)),
-            FileType::BlockDevice => Some(special(true)),
-            FileType::RegularFile => {
-                let size_bytes = u64::try_from(node.stat.st_size).unwrap_or_default();
+    fn copy_up_node(&mut self, dir: &T::Dir, name: &[u8], full: &[u8], node: &Node) -> Result<(), LayerError> {
+        let meta = node.meta(&self.rules).map_err(|failed| failed.at(full))?;
+        let device = match node.is() {
+            NodeIs::Device(device) => Some(device),
+            NodeIs::Fifo => None,
+            NodeIs::File { size_bytes } => {
                 let mut file = self.place(dir, name, full, |tree| tree.make_file(dir, name, &meta, size_bytes))?;
                 let mut crc32c = 0;
-                copy_up::content(node, name, |bytes| {
+                node.content(|bytes| {
                     crc32c = crc32c::crc32c_append(crc32c, bytes);
-                    self.tree.write(&mut file, bytes)
+                    self.tree.write(&mut file, bytes, tree::Source::Below)
                 })
                 .map_err(|failed| failed.at(full))?;
                 self.tree.close(file, &meta).map_err(|failed| failed.at(full))?;
                 return self.record(full, &Content::File { size_bytes, crc32c }, &meta, Origin::CopiedUp);
             }
-            _ => None,
         };
         self.place(dir, name, full, |tree| tree.make_special(dir, name, device, &meta))?;
         let content = device.map_or(Content::Fifo, Content::Device);
@@ -646,7 +657,7 @@ fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// The checksum after so many zeros, without making them.
-fn append_zeros(crc: u32, mut count: u64) -> u32 {
+pub(super) fn append_zeros(crc: u32, mut count: u64) -> u32 {
     const CHUNK: usize = 4096;
     let (mut crc, mut power, mut length) = (crc, crc32c::crc32c(&[0; CHUNK]), CHUNK);
     let rest = usize::try_from(count % CHUNK as u64).unwrap_or_default();

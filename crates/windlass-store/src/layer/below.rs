@@ -1,36 +1,34 @@
 //! Looks names up in the layers below, stacked as overlayfs stacks them.
 //!
-//! In: the root directories of the layers, topmost first, in the form this module's siblings write (whiteouts as
-//! character devices 0:0 or marked files, opaque directories by extended attribute). Nothing is followed or changed.
+//! In: the layers, topmost first, each a directory of the form this module's siblings write (whiteouts as character
+//! devices 0:0 or marked files, opaque directories by extended attribute) or an image file. Nothing is followed or
+//! changed.
 //!
 //! Invariants: `any_stack_equals_layers_applied_one_after_the_other` (against the kernel's overlayfs).
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, OFlags, Stat};
-use rustix::io::Errno;
-
 use super::dir::chain::shared_directories;
-use super::dir::marks::{self, Form};
-use super::dir::resolve;
-use super::error::{Doing, Failed, RESOLVE};
-use super::rules::split;
+use super::dir::marks::Form;
+use super::error::Failed;
+use super::part::{Found, Node, Part};
+use super::rules::{Meta, Rules, split};
+use super::stored::Stored;
 
 /// A directory of several layers: its parts, topmost first. Owner, mode and times are those of the first.
 #[derive(Clone, Debug)]
-pub(super) struct Merged(Rc<Vec<OwnedFd>>);
+pub(super) struct Merged(Rc<Vec<Part>>);
 
 impl Merged {
-    /// The part whose owner and mode count.
-    pub(super) fn top(&self) -> BorrowedFd<'_> {
-        self.0[0].as_fd()
+    /// Owner, mode, times and the extended attributes that are kept.
+    pub(super) fn meta(&self, rules: &Rules<'_>) -> Result<Meta, Failed> {
+        self.0[0].meta(rules)
     }
 
-    /// All parts.
-    pub(super) fn parts(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.iter().map(AsFd::as_fd)
+    /// Names in all its parts; one may come several times, and be a whiteout.
+    pub(super) fn names(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), Failed> {
+        self.0.iter().try_for_each(|part| part.names(each))
     }
 }
 
@@ -39,23 +37,9 @@ impl Merged {
 pub(super) enum Lower {
     Absent,
     Directory(Merged),
-    Symlink(Vec<u8>, LowerNode),
-    /// A file, device or pipe: its place and state.
-    Other(LowerNode),
-}
-
-/// Where something that is no directory lies.
-#[derive(Debug)]
-pub(super) struct LowerNode {
-    pub(super) parent: Merged,
-    pub(super) part: usize,
-    pub(super) stat: Stat,
-}
-
-impl LowerNode {
-    pub(super) fn dir(&self) -> BorrowedFd<'_> {
-        self.parent.0[self.part].as_fd()
-    }
+    Symlink(Vec<u8>, Node),
+    /// A file, device or pipe.
+    Other(Node),
 }
 
 /// Directories kept open, counted by their parts: one for each layer that has the directory.
@@ -77,11 +61,8 @@ pub(super) struct Below {
 
 impl Below {
     /// Opens the roots of the layers, topmost first.
-    pub(super) fn new(roots: &[BorrowedFd<'_>], form: Form) -> Result<Below, Failed> {
-        let mut parts = Vec::with_capacity(roots.len());
-        for root in roots {
-            parts.push(resolve::reopen(*root)?);
-        }
+    pub(super) fn new(layers: &[Stored], form: Form) -> Result<Below, Failed> {
+        let parts = layers.iter().map(Part::root).collect::<Result<Vec<_>, _>>()?;
         let root = (!parts.is_empty()).then(|| Merged(Rc::new(parts)));
         Ok(Below { root, form, path: Vec::new(), levels: VecDeque::new(), open: 0, missing: None })
     }
@@ -132,30 +113,19 @@ impl Below {
 
     fn look(&self, parent: &Merged, name: &[u8]) -> Result<Lower, Failed> {
         let mut parts = Vec::new();
-        for (part, dir) in parent.0.iter().enumerate() {
-            match resolve::open_directory(dir.as_fd(), name, OFlags::RDONLY) {
-                Ok(fd) => {
-                    let opaque = marks::is_opaque(fd.as_fd(), self.form).doing("read the opaque mark of")?;
-                    parts.push(fd);
+        for dir in parent.0.iter() {
+            match dir.find(name, self.form)? {
+                Found::Absent => {}
+                Found::Directory { part, opaque } => {
+                    parts.push(part);
                     if opaque {
                         break;
                     }
-                    continue;
                 }
-                Err(Errno::NOENT) => continue,
-                Err(Errno::NOTDIR | Errno::LOOP) => {}
-                Err(errno) => return Err(Failed { action: RESOLVE, errno }),
+                Found::Symlink(text, node) if parts.is_empty() => return Ok(Lower::Symlink(text, node)),
+                Found::Other(node) if parts.is_empty() => return Ok(Lower::Other(node)),
+                Found::Whiteout | Found::Symlink(..) | Found::Other(_) => break,
             }
-            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).doing("look at")?;
-            if !parts.is_empty() || marks::is_whiteout(dir.as_fd(), name, &stat, self.form).doing("look at")? {
-                break;
-            }
-            let node = LowerNode { parent: parent.clone(), part, stat };
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-                let text = rustix::fs::readlinkat(dir, name, Vec::new()).doing("read the link")?;
-                return Ok(Lower::Symlink(text.into_bytes(), node));
-            }
-            return Ok(Lower::Other(node));
         }
         Ok(if parts.is_empty() { Lower::Absent } else { Lower::Directory(Merged(Rc::new(parts))) })
     }

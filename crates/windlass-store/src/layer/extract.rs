@@ -13,11 +13,13 @@ use super::blob::Blob;
 use super::compress::{Compression, Decoder};
 use super::confine::confined;
 use super::dir::DirTree;
+use super::erofs::{self, Entries};
 use super::error::{Doing, Failed, LayerError};
 use super::rules::Rules;
-use super::stream::{self, BUFFERS, Inline, Meter, Piped};
+use super::stored::Stored;
+use super::stream::{self, BUFFERS, Inline, Meter, Piped, Unpacked};
 use super::tar::{Reader, Source};
-use super::{Extracted, LayerSpec, Progress, SUMS, TREE, Warning, sums};
+use super::{Extracted, Format, LayerSpec, Progress, SUMS, TREE, Warning, sums};
 
 pub(super) fn extract(
     input: &mut (dyn BufRead + Send),
@@ -25,7 +27,9 @@ pub(super) fn extract(
     stage: BorrowedFd<'_>,
     progress: &dyn Progress,
 ) -> Result<Extracted, LayerError> {
-    confined(stage, spec.lowers.unwrap_or_default(), || one_pass(input, spec, stage, progress))
+    let below = spec.below.unwrap_or_default();
+    let readable: Vec<BorrowedFd<'_>> = below.iter().filter_map(Stored::directory).collect();
+    confined(stage, &readable, || one_pass(input, spec, stage, progress))
 }
 
 fn one_pass(
@@ -75,7 +79,11 @@ fn content(
     progress: &dyn Progress,
 ) -> Result<Extracted, LayerError> {
     let (decoder, found) = Decoder::new(blob, spec.compression, spec.limits)?;
-    let meter = Meter::new(spec.diff_id, blob.size(), spec.limits, progress);
+    let copy = match spec.format {
+        Format::Overlay => None,
+        Format::Erofs => Some(erofs::create(stage)?),
+    };
+    let meter = Meter::new(spec.diff_id, blob.size(), spec.limits, progress, copy);
     let (done, has_zero_padding) = if spec.split {
         split(blob, decoder, found, meter, spec, stage, progress)?
     } else {
@@ -84,7 +92,7 @@ fn content(
         let source = reader.into_source();
         ((applied, source.meter.finish()?), source.decoder.has_zero_padding())
     };
-    let (applied, unpacked_bytes) = done;
+    let (applied, unpacked) = done;
     let mut warnings = Vec::new();
     if found != spec.compression {
         warnings.push(Warning::CompressionDiffers { stated: spec.compression, found });
@@ -92,14 +100,28 @@ fn content(
     if has_zero_padding {
         warnings.push(Warning::ZeroPadding);
     }
-    if applied.tree {
+    if applied.tree.lost_xattrs {
         warnings.push(Warning::XattrsNotStored);
     }
-    Ok(Extracted { needs: applied.needs, unpacked_bytes, entries: applied.entries, warnings })
+    Ok(Extracted {
+        needs: applied.needs,
+        unpacked_bytes: unpacked.bytes,
+        entries: applied.entries,
+        warnings,
+        tar_bytes: unpacked.stream_bytes,
+        draft: applied.tree.entries,
+    })
 }
 
-/// What a thread hands back: the tree is done with, only whether it lost attributes is left of it.
-type Done = (Applied<bool>, u64);
+/// What is left of a tree that is done with.
+struct Left {
+    lost_xattrs: bool,
+    /// The entries of an image file.
+    entries: Option<Entries>,
+}
+
+/// What a thread hands back.
+type Done = (Applied<Left>, Unpacked);
 
 fn split(
     blob: &mut Blob<'_>,
@@ -141,16 +163,26 @@ fn apply<S: Source>(
     spec: &LayerSpec<'_>,
     stage: BorrowedFd<'_>,
     progress: &dyn Progress,
-) -> Result<Applied<bool>, LayerError> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let sums = rustix::fs::openat(stage, SUMS, flags, Mode::RUSR | Mode::WUSR)
-        .doing("write the record of")
-        .map_err(Failed::at_stage)?;
-    let tree = DirTree::create(stage, TREE, spec.form, spec.lowers.is_some()).map_err(Failed::at_stage)?;
-    let below = spec.lowers.map(|lowers| Below::new(lowers, spec.form)).transpose().map_err(Failed::at_stage)?;
+) -> Result<Applied<Left>, LayerError> {
+    let below = spec.below.map(|below| Below::new(below, spec.form)).transpose().map_err(Failed::at_stage)?;
     let rules = Rules { limits: spec.limits, integrity_xattrs: spec.integrity_xattrs };
-    let mut apply = Apply::new(tree, rules, below, sums::Writer::new(File::from(sums)), progress)?;
-    apply.run(reader)?;
-    let Applied { tree, needs, entries } = apply.finish()?;
-    Ok(Applied { tree: tree.lost_xattrs(), needs, entries })
+    match spec.format {
+        Format::Overlay => {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let sums = rustix::fs::openat(stage, SUMS, flags, Mode::RUSR | Mode::WUSR)
+                .doing("write the record of")
+                .map_err(Failed::at_stage)?;
+            let tree = DirTree::create(stage, TREE, spec.form, spec.below.is_some()).map_err(Failed::at_stage)?;
+            let mut apply = Apply::new(tree, rules, below, Some(sums::Writer::new(File::from(sums))), progress)?;
+            apply.run(reader)?;
+            let applied = apply.finish()?;
+            Ok(applied.map(|tree| Left { lost_xattrs: tree.lost_xattrs(), entries: None }))
+        }
+        Format::Erofs => {
+            let mut apply = Apply::new(Entries::new(), rules, below, None, progress)?;
+            apply.run(reader)?;
+            let applied = apply.finish()?;
+            Ok(applied.map(|entries| Left { lost_xattrs: entries.lost_xattrs(), entries: Some(entries) }))
+        }
+    }
 }

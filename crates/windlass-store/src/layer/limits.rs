@@ -38,6 +38,9 @@ pub struct LayerLimits {
     /// Bytes of names kept in memory until the layers below are there: parents without an entry, whiteouts
     /// (`layerPendingBytes`, 32 MiB).
     pub pending_bytes: usize,
+    /// Bytes of names and attributes kept in memory while an image file is written (`layerMetadataBytes`, 384 MiB; a
+    /// million entries with usual names take 150).
+    pub metadata_bytes: u64,
     /// Look-ups of directories for the whole layer (`layerLookups`, 20 million; a layer of 40 000 files takes 5 000).
     pub lookups: u64,
     /// Directories kept open at once (256).
@@ -63,6 +66,7 @@ impl Default for LayerLimits {
             zstd_window_log: 27,
             gzip_header_bytes: 64 << 10,
             pending_bytes: 32 << 20,
+            metadata_bytes: 384 << 20,
             lookups: 20_000_000,
             open_directories: 256,
         }

@@ -24,16 +24,18 @@ mod below;
 mod blob;
 pub mod compress;
 mod confine;
-mod copy_up;
 pub mod dir;
+mod erofs;
 mod error;
 mod extract;
 pub mod limits;
 mod needs;
+mod part;
 mod plain;
 mod read_back;
 pub mod rules;
 mod settle;
+mod stored;
 mod stream;
 pub mod sums;
 pub mod tar;
@@ -52,6 +54,7 @@ pub use dir::remove_tree;
 pub use error::{EntryName, Failed, LayerError};
 pub use limits::LayerLimits;
 pub use needs::{Implicit, Needs};
+pub use stored::Stored;
 pub use verify::{Damage, DamageKind, Depth};
 
 /// Name of the tree inside a stage or snapshot.
@@ -59,6 +62,19 @@ pub const TREE: &str = "fs";
 
 /// Name of the record inside a stage or snapshot.
 pub const SUMS: &str = "sums";
+
+/// Name of the image file inside a stage or snapshot.
+pub const IMAGE: &str = "image";
+
+/// What a layer is unpacked into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// A directory for overlayfs, [`TREE`], with a record of its entries, [`SUMS`].
+    #[default]
+    Overlay,
+    /// A file that the kernel mounts, [`IMAGE`]: the tar itself with EROFS metadata behind it.
+    Erofs,
+}
 
 /// Hears how far a layer is, and may stop it. Called from the threads that unpack, every few hundred KiB or entries.
 pub trait Progress: Sync {
@@ -103,9 +119,11 @@ pub struct LayerSpec<'a> {
     pub form: Form,
     /// Whether `security.ima` and `security.evm` are kept.
     pub integrity_xattrs: bool,
-    /// The trees of the layers below, topmost first, if they are all there (an empty list for the lowest layer). None:
-    /// unpack without them and [`settle`] later.
-    pub lowers: Option<&'a [BorrowedFd<'a>]>,
+    /// What it becomes.
+    pub format: Format,
+    /// The layers below, topmost first, if they are all there (an empty list for the lowest layer). None: unpack
+    /// without them and [`settle`] later.
+    pub below: Option<&'a [Stored]>,
 }
 
 impl<'a> LayerSpec<'a> {
@@ -126,7 +144,8 @@ impl<'a> LayerSpec<'a> {
             split: false,
             form: Form::of_this_process(),
             integrity_xattrs: false,
-            lowers: None,
+            format: Format::Overlay,
+            below: None,
         }
     }
 }
@@ -173,6 +192,10 @@ pub struct Extracted {
     pub entries: u64,
     /// What is odd about it.
     pub warnings: Vec<Warning>,
+    /// Bytes of the tar as a stream.
+    pub tar_bytes: u64,
+    /// The entries of an image file whose metadata is not written yet. None: they are read from the file again.
+    pub(crate) draft: Option<erofs::Entries>,
 }
 
 /// Outcome of [`settle`].
@@ -202,18 +225,40 @@ pub fn extract(
     extract::extract(input, spec, stage, progress)
 }
 
-/// Completes a layer that was extracted without the layers below, now that their trees are there, topmost first.
-/// It may be called again after a crash.
+/// What completes a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion<'a> {
+    /// The layers below, topmost first.
+    pub below: &'a [Stored],
+    /// Whose rights there are.
+    pub form: Form,
+    /// Digest of the tar.
+    pub diff_id: &'a Digest,
+    /// Digest over this and all lower layers: what an image file is told apart by.
+    pub chain_id: &'a Digest,
+    /// What the layer may ask of us.
+    pub limits: &'a LayerLimits,
+    /// Whether `security.ima` and `security.evm` are kept.
+    pub integrity_xattrs: bool,
+}
+
+/// Completes a layer that was extracted, now that the layers below are there. It may be called again after a crash.
+///
+/// An image file gets its metadata here and is on disk when this returns; it is never to be done again, since the tar
+/// is at hand.
 ///
 /// # Errors
-/// What the file system says.
+/// What the file system says; for an image file also what [`extract`] says about entries, if their verdict had to wait
+/// for the layers below.
 pub fn settle(
     stage: BorrowedFd<'_>,
-    needs: &Needs,
-    lowers: &[BorrowedFd<'_>],
-    form: Form,
+    extracted: &mut Extracted,
+    completion: &Completion<'_>,
 ) -> Result<Settled, LayerError> {
-    settle::settle(stage, needs, lowers, form)
+    match erofs::open(stage)? {
+        Some(_) => erofs::complete(stage, extracted, completion).map(|()| Settled::Done),
+        None => dir::settled::settle(stage, &extracted.needs, completion.below, completion.form),
+    }
 }
 
 /// Applies a layer on top of an existing tree without overlayfs: what it removes is removed, what it has moves in.
@@ -234,15 +279,20 @@ pub fn apply_plain(
 }
 
 /// Writes a stored layer as a tar stream: the entries of its archive with the metadata the image gave them, whatever is
-/// on disk. Applied to the same layers below it gives the same tree; its diff ID is another one.
+/// on disk. Applied to the same layers below it gives the same tree. An image file gives the very tar it was made of, a
+/// directory one with another diff ID.
 ///
 /// # Errors
 /// [`LayerError::Sums`] where tree and record do not agree, or what `out` says as [`LayerError::Stage`].
 pub fn read_back(snapshot: BorrowedFd<'_>, out: &mut dyn std::io::Write) -> Result<(), LayerError> {
-    read_back::read_back(snapshot, out)
+    match erofs::open(snapshot)? {
+        Some(image) => erofs::copy_tar(&image, out),
+        None => read_back::read_back(snapshot, out),
+    }
 }
 
-/// Compares a stored layer with its record; `found` hears of every difference. Says how many entries were compared.
+/// Compares a stored layer with its record, or an image file with its sums and its diff ID; `found` hears of every
+/// difference. Says how many entries were compared; an image file is one.
 ///
 /// # Errors
 /// [`LayerError::Sums`] if the record itself is damaged, or what the file system says.
@@ -250,9 +300,13 @@ pub fn verify(
     snapshot: BorrowedFd<'_>,
     depth: Depth,
     form: Form,
+    diff_id: &Digest,
     found: &mut dyn FnMut(Damage),
 ) -> Result<u64, LayerError> {
-    verify::verify(snapshot, depth, form, found)
+    match erofs::open(snapshot)? {
+        Some(image) => erofs::verify(&image, depth, diff_id, found),
+        None => verify::verify(snapshot, depth, form, found),
+    }
 }
 
 /// What a stored layer needs from the layers below, from its record: for a layer that was extracted before a crash.
@@ -260,5 +314,9 @@ pub fn verify(
 /// # Errors
 /// [`LayerError::Sums`] if the record is damaged.
 pub fn needs_of(snapshot: BorrowedFd<'_>, limits: &LayerLimits) -> Result<Needs, LayerError> {
-    needs::from_sums(snapshot, limits)
+    match erofs::open(snapshot)? {
+        // Its entries are read again, with the layers below at hand.
+        Some(_) => Ok(Needs::redo()),
+        None => needs::from_sums(snapshot, limits),
+    }
 }

@@ -46,6 +46,11 @@ impl Needs {
         !self.root_opaque && !self.redo && self.implicit.is_empty() && self.whiteouts.is_empty()
     }
 
+    /// All that is known is that the layer has to be made again with the layers below at hand.
+    pub(super) fn redo() -> Needs {
+        Needs { redo: true, ..Needs::default() }
+    }
+
     pub(super) fn add_implicit(&mut self, path: &[u8], what: Implicit, limits: &LayerLimits) -> Result<(), LayerError> {
         self.account(path, limits)?;
         self.implicit.insert(path.to_vec(), what);

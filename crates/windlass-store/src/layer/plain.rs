@@ -17,9 +17,9 @@ use super::dir::{remove_tree, resolve};
 use super::error::{Doing, Failed, LayerError};
 use super::extract::extract;
 use super::rules::Rules;
-use super::settle::settle;
+use super::stored::Stored;
 use super::sums::{self, Content};
-use super::{Extracted, LayerSpec, Progress, SUMS, TREE};
+use super::{Extracted, Format, LayerSpec, Progress, SUMS, TREE, dir};
 
 /// See [`super::apply_plain`].
 pub(super) fn apply(
@@ -29,8 +29,8 @@ pub(super) fn apply(
     scratch: BorrowedFd<'_>,
     progress: &dyn Progress,
 ) -> Result<Extracted, LayerError> {
-    let lowers = [target];
-    let spec = LayerSpec { lowers: Some(&lowers), ..*spec };
+    let below = [Stored::plain(target)?];
+    let spec = LayerSpec { below: Some(&below), format: Format::Overlay, ..*spec };
     let applied = move_in(input, &spec, target, scratch, progress);
     let cleaned = remove_tree(scratch, TREE.as_bytes()).and_then(|()| remove_tree(scratch, SUMS.as_bytes()));
     let extracted = applied?;
@@ -47,7 +47,7 @@ fn move_in(
 ) -> Result<Extracted, LayerError> {
     let extracted = extract(input, spec, scratch, progress)?;
     // The layers below were given, so nothing is left that would need another extraction.
-    let _ = settle(scratch, &extracted.needs, &[target], spec.form)?;
+    let _ = dir::settled::settle(scratch, &extracted.needs, spec.below.unwrap_or_default(), spec.form)?;
     let tree =
         resolve::open_directory(scratch, TREE.as_bytes(), OFlags::RDONLY).doing("open").map_err(Failed::at_stage)?;
     let rules = Rules { limits: spec.limits, integrity_xattrs: true };

@@ -9,115 +9,97 @@
 //! | | nothing of that name | it goes: overlayfs would list it in a directory that is not merged |
 //! | an opaque root | names | each gets a whiteout, or an opaque mark: overlayfs has no opaque root |
 //!
-//! Settling twice changes nothing the second time.
+//! The table is carried out here, once; what it asks of a layer is an [`Own`], of which each form has one. Settling
+//! twice changes nothing the second time.
 //!
 //! Invariants: `any_stack_equals_layers_applied_one_after_the_other`; `hostile_layers_are_refused_or_applied_safely` (no whiteout shows).
 
-use std::os::fd::{AsFd, BorrowedFd};
-
-use rustix::fs::{AtFlags, OFlags};
-use rustix::io::Errno;
-
+use super::Settled;
 use super::below::{Below, Lower};
-use super::dir::chain::Chain;
-use super::dir::marks::{self, Form};
-use super::dir::meta::{keeping_times, take_over};
-use super::dir::resolve;
-use super::error::{Doing, Failed, LayerError};
-use super::limits::LayerLimits;
+use super::error::{Failed, LayerError};
 use super::needs::{Implicit, Needs};
-use super::rules::{Rules, split};
-use super::{Settled, TREE};
+use super::rules::{Meta, Rules, split};
 
-/// See [`super::settle`].
-pub(super) fn settle(
-    stage: BorrowedFd<'_>,
+/// A layer that is being settled. Paths are cleaned and lead over no links; a name that is not there is no error.
+pub(super) trait Own {
+    /// Whether a directory stands at a path; if so, whether it or one above it hides what the layers below have.
+    fn hides_below(&mut self, dir: &[u8]) -> Result<Option<bool>, Failed>;
+
+    /// Removes what stands under a name if it is a whiteout. The times of its directory stay.
+    fn remove_whiteout(&mut self, path: &[u8]) -> Result<(), Failed>;
+
+    /// Gives a directory owner, mode, times and extended attributes; none if there is no directory.
+    fn give(&mut self, dir: &[u8], meta: &Meta) -> Result<(), Failed>;
+
+    /// Removes a directory if it is empty, and then, if wanted, puts a whiteout in its place. The times of the
+    /// directory it stands in stay.
+    fn remove_empty(&mut self, dir: &[u8], leave: Leave) -> Result<(), Failed>;
+
+    /// Hides a name of the root from the layers below: a directory becomes opaque, where nothing stands comes a
+    /// whiteout, all else hides by itself. The times of the root stay.
+    fn hide(&mut self, name: &[u8]) -> Result<(), Failed>;
+}
+
+/// What stays of a removed directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    Nothing,
+    Whiteout,
+}
+
+/// Carries the table out on a layer.
+pub(super) fn carry_out(
+    own: &mut dyn Own,
     needs: &Needs,
-    lowers: &[BorrowedFd<'_>],
-    form: Form,
+    below: &mut Below,
+    rules: &Rules<'_>,
 ) -> Result<Settled, LayerError> {
     if needs.redo {
         return Ok(Settled::Redo);
     }
-    let below = Below::new(lowers, form).map_err(Failed::at_stage)?;
-    let root =
-        resolve::open_directory(stage, TREE.as_bytes(), OFlags::RDONLY).doing("open").map_err(Failed::at_stage)?;
-    let limits = LayerLimits::default();
-    let mut layer = Layer {
-        root: root.as_fd(),
-        own: Chain::new(root.as_fd(), Some(form)),
-        below,
-        form,
-        rules: Rules { limits: &limits, integrity_xattrs: true },
-        root_opaque: false,
-    };
-    layer.settle(needs)
+    if !needs.stacked {
+        for path in needs.implicit.keys() {
+            // Whether this layer hides the link does not matter: what went through it may have come before.
+            if let Lower::Symlink(..) = below.find(path).map_err(|failed| failed.at(path))? {
+                return Ok(Settled::Redo);
+            }
+        }
+    }
+    let mut settling = Settling { own, below, rules, root_opaque: needs.root_opaque };
+    if needs.root_opaque {
+        settling.hide_root().map_err(|failed| failed.at(b"/"))?;
+    }
+    for path in &needs.whiteouts {
+        settling.whiteout(path).map_err(|failed| failed.at(path))?;
+    }
+    // Deepest first, so that a directory made for whiteouts only is empty when its turn comes.
+    for (path, implicit) in needs.implicit.iter().rev() {
+        settling.implicit(path, *implicit).map_err(|failed| failed.at(path))?;
+    }
+    Ok(Settled::Done)
 }
 
-struct Layer<'a> {
-    root: BorrowedFd<'a>,
-    own: Chain<'a>,
-    below: Below,
-    form: Form,
-    rules: Rules<'a>,
+struct Settling<'a, 'r> {
+    own: &'a mut dyn Own,
+    below: &'a mut Below,
+    rules: &'a Rules<'r>,
     root_opaque: bool,
 }
 
-impl Layer<'_> {
-    fn settle(&mut self, needs: &Needs) -> Result<Settled, LayerError> {
-        if needs.root_opaque {
-            self.root_opaque = true;
-            self.hide_root().map_err(|failed| failed.at(b"/"))?;
-        }
-        if !needs.stacked {
-            for path in needs.implicit.keys() {
-                // Whether this layer hides the link does not matter: what went through it may have come before.
-                if let Lower::Symlink(..) = self.below.find(path).map_err(|failed| failed.at(path))? {
-                    return Ok(Settled::Redo);
-                }
-            }
-        }
-        for path in &needs.whiteouts {
-            self.whiteout(path).map_err(|failed| failed.at(path))?;
-        }
-        // Deepest first, so that a directory made for whiteouts only is empty when its turn comes.
-        for (path, implicit) in needs.implicit.iter().rev() {
-            self.implicit(path, *implicit).map_err(|failed| failed.at(path))?;
-        }
-        Ok(Settled::Done)
-    }
-
+impl Settling<'_, '_> {
     /// What the layers below show at a path of this layer: nothing where this layer hides it.
     fn lower(&mut self, path: &[u8]) -> Result<Lower, Failed> {
-        // Missing: removed again while unpacking.
-        if self.own.at(split(path).0)?.is_none() || self.own.hides_below() {
-            return Ok(Lower::Absent);
+        match self.own.hides_below(split(path).0)? {
+            // Missing: removed again while unpacking.
+            None | Some(true) => Ok(Lower::Absent),
+            Some(false) => self.below.find(path),
         }
-        self.below.find(path)
-    }
-
-    /// The same, where the names themselves are gone with an opaque root.
-    fn lower_unless_hidden(&mut self, path: &[u8]) -> Result<Lower, Failed> {
-        if self.root_opaque && !path.is_empty() { Ok(Lower::Absent) } else { self.lower(path) }
     }
 
     fn whiteout(&mut self, path: &[u8]) -> Result<(), Failed> {
-        let hides = match self.lower(path)? {
-            Lower::Absent => false,
-            Lower::Directory(_) | Lower::Symlink(..) | Lower::Other(_) => true,
-        };
-        let (parent, name) = split(path);
-        if hides {
-            return Ok(());
-        }
-        let form = self.form;
-        let Some(dir) = self.own.at(parent)? else { return Ok(()) };
-        match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if marks::is_whiteout(dir, name, &stat, form).doing("look at")? => {
-                keeping_times(dir, || rustix::fs::unlinkat(dir, name, AtFlags::empty()).doing("remove the whiteout"))
-            }
-            Ok(_) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(Failed { action: "look at", errno }),
+        match self.lower(path)? {
+            Lower::Absent => self.own.remove_whiteout(path),
+            Lower::Directory(_) | Lower::Symlink(..) | Lower::Other(_) => Ok(()),
         }
     }
 
@@ -125,64 +107,31 @@ impl Layer<'_> {
         if implicit.described {
             return Ok(());
         }
-        let lower = match self.lower_unless_hidden(path)? {
-            Lower::Directory(merged) => Some(merged),
-            Lower::Absent | Lower::Symlink(..) | Lower::Other(_) => None,
-        };
+        // In an opaque root the names themselves are gone.
+        let hidden = self.root_opaque && !path.is_empty();
+        let lower = if hidden { Lower::Absent } else { self.lower(path)? };
         match lower {
-            Some(lower) => match self.own.at(path)? {
-                Some(dir) => {
-                    let stat = rustix::fs::fstat(lower.top()).doing("look at")?;
-                    take_over(lower.top(), dir, &stat, self.form, &self.rules)
-                }
-                None => Ok(()),
-            },
-            None if implicit.for_whiteouts && !path.is_empty() => {
-                let (parent, name) = split(path);
+            Lower::Directory(merged) => self.own.give(path, &merged.meta(self.rules)?),
+            Lower::Absent | Lower::Symlink(..) | Lower::Other(_) if implicit.for_whiteouts && !path.is_empty() => {
                 // In an opaque root the directory itself hid one below.
-                let hides = self.root_opaque && parent.is_empty() && !matches!(self.below.find(path)?, Lower::Absent);
-                let form = self.form;
-                let Some(parent) = self.own.at(parent)? else { return Ok(()) };
-                keeping_times(parent, || match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-                    Ok(()) if hides => marks::make_whiteout(parent, name, form).doing("create the whiteout"),
-                    Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
-                    Err(errno) => Err(Failed { action: "remove", errno }),
-                })
+                let hides =
+                    self.root_opaque && split(path).0.is_empty() && !matches!(self.below.find(path)?, Lower::Absent);
+                self.own.remove_empty(path, if hides { Leave::Whiteout } else { Leave::Nothing })
             }
-            None => Ok(()),
+            Lower::Absent | Lower::Symlink(..) | Lower::Other(_) => Ok(()),
         }
     }
 
     /// Hides every name of the layers' roots below, since overlayfs always merges the roots.
     fn hide_root(&mut self) -> Result<(), Failed> {
         let Lower::Directory(lower) = self.below.find(b"")? else { return Ok(()) };
-        let root = self.root;
-        keeping_times(root, || {
-            for part in lower.parts() {
-                let dir = resolve::reopen(part)?;
-                for entry in rustix::fs::Dir::new(dir).doing("list")? {
-                    let entry = entry.doing("list")?;
-                    let name = entry.file_name().to_bytes();
-                    if name == b"." || name == b".." {
-                        continue;
-                    }
-                    self.hide(root, name)?;
-                }
+        let mut names = Vec::new();
+        lower.names(&mut |name| names.push(name.to_vec()))?;
+        for name in names {
+            if !matches!(self.below.find(&name)?, Lower::Absent) {
+                self.own.hide(&name)?;
             }
-            Ok(())
-        })
-    }
-
-    fn hide(&mut self, root: BorrowedFd<'_>, name: &[u8]) -> Result<(), Failed> {
-        if let Lower::Absent = self.below.find(name)? {
-            return Ok(());
         }
-        match resolve::open_directory(root, name, OFlags::RDONLY) {
-            Ok(own) => marks::set_opaque(own.as_fd(), self.form).doing("mark as opaque"),
-            Err(Errno::NOENT) => marks::make_whiteout(root, name, self.form).doing("create the whiteout"),
-            // A file or link of this layer hides what is below by itself.
-            Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
-            Err(errno) => Err(Failed { action: "open", errno }),
-        }
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use windlass_core::digest::{Digest, Hasher};
 
 use super::blob::Blob;
 use super::compress::{Compression, Decoder};
+use super::erofs::TarCopy;
 use super::error::{EntryName, LayerError};
 use super::limits::LayerLimits;
 use super::tar::Source;
@@ -30,6 +31,18 @@ pub(super) struct Meter<'a> {
     ratio_max: u64,
     limits: &'a LayerLimits,
     progress: &'a dyn Progress,
+    /// Where the stream is kept, if it is.
+    copy: Option<TarCopy>,
+    stream_bytes: u64,
+}
+
+/// How much came out of a stream whose digest fits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unpacked {
+    /// Bytes of the tar, holes of sparse files included.
+    pub(super) bytes: u64,
+    /// Bytes of the tar.
+    pub(super) stream_bytes: u64,
 }
 
 impl<'a> Meter<'a> {
@@ -38,6 +51,7 @@ impl<'a> Meter<'a> {
         blob_bytes: u64,
         limits: &'a LayerLimits,
         progress: &'a dyn Progress,
+        copy: Option<TarCopy>,
     ) -> Meter<'a> {
         Meter {
             hasher: diff_id.algorithm().hasher(),
@@ -47,12 +61,18 @@ impl<'a> Meter<'a> {
             ratio_max: blob_bytes.saturating_mul(limits.ratio).max(limits.ratio_from_bytes),
             limits,
             progress,
+            copy,
+            stream_bytes: 0,
         }
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), LayerError> {
         self.charge(bytes.len() as u64)?;
+        self.stream_bytes += bytes.len() as u64;
         self.hasher.update(bytes);
+        if let Some(copy) = &mut self.copy {
+            copy.write(bytes)?;
+        }
         match self.progress.advance(Step { tar_bytes: bytes.len() as u64, ..Step::default() }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(LayerError::Canceled),
@@ -71,11 +91,14 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// Compares the diff ID and says how many bytes there were, holes included.
-    pub(super) fn finish(self) -> Result<u64, LayerError> {
+    /// Compares the diff ID and says how many bytes there were.
+    pub(super) fn finish(self) -> Result<Unpacked, LayerError> {
+        if let Some(copy) = self.copy {
+            copy.finish()?;
+        }
         let got = self.hasher.finish();
         if got == self.want {
-            return Ok(self.unpacked);
+            return Ok(Unpacked { bytes: self.unpacked, stream_bytes: self.stream_bytes });
         }
         Err(LayerError::DiffId { want: self.want, got })
     }

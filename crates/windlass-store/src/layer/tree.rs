@@ -2,7 +2,7 @@
 //!
 //! A [`Tree`] holds the entries of one layer and nothing of the layers below. It creates, finds and removes by a
 //! directory and one name; it never follows a link and never sees a path. [`super::apply`] does the rest, once for all
-//! forms. The directory form is [`super::dir`]; an image file needs the same operations.
+//! forms: [`super::dir`] writes directories and files, [`super::erofs`] an image file.
 
 use super::error::Failed;
 use super::rules::{Device, Meta};
@@ -31,6 +31,15 @@ pub enum Found<D> {
     Other,
 }
 
+/// Where bytes of a file stand already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In the archive, from this byte of the stream on.
+    Archive(u64),
+    /// In a layer below.
+    Below,
+}
+
 /// One layer being made.
 pub trait Tree {
     /// A directory of the layer. Cheap to clone.
@@ -43,6 +52,9 @@ pub trait Tree {
 
     /// Where a directory is, from the root; empty for the root.
     fn path<'d>(&self, dir: &'d Self::Dir) -> &'d [u8];
+
+    /// Bytes of memory that grow with the entries.
+    fn memory_bytes(&self) -> u64;
 
     /// Whether a directory of this layer is known to hide what the layers below have at its place.
     fn hides_below(&self, dir: &Self::Dir) -> bool;
@@ -88,7 +100,7 @@ pub trait Tree {
     ///
     /// # Errors
     /// What the file system says.
-    fn write(&mut self, file: &mut Self::File, bytes: &[u8]) -> Result<(), Failed>;
+    fn write(&mut self, file: &mut Self::File, bytes: &[u8], source: Source) -> Result<(), Failed>;
 
     /// Adds zeros to a file without storing them.
     ///

@@ -155,6 +155,8 @@ pub(crate) enum Form {
     Directory,
     /// The same, written by an ordinary user: owners, devices and some attributes are in `sums` only.
     UserDirectory,
+    /// A file `image` that the kernel mounts: the tar with EROFS metadata behind it.
+    Erofs,
 }
 
 /// A pin. Key: the image ID or a name.

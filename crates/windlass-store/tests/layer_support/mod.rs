@@ -5,14 +5,16 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use windlass_core::digest::Digest;
-use windlass_store::layer::{self, Compression, Form, LayerError, LayerLimits, LayerSpec, Settled, TREE};
+use windlass_store::layer::{
+    self, Completion, Compression, Form, Format, IMAGE, LayerError, LayerLimits, LayerSpec, Settled, Stored, TREE,
+};
 
 /// One layer's blob.
 #[derive(Clone, Debug)]
@@ -48,12 +50,13 @@ pub(crate) fn plain(place: &Path, layers: &[Blob], limits: &LayerLimits) -> Resu
     Ok(target_path)
 }
 
-/// Unpacks every layer by itself, then settles them from the lowest on; directories `place/l0`, `l1` ...
+/// Unpacks every layer by itself, then settles them from the lowest on; snapshots `place/l0`, `l1` ...
 pub(crate) fn side_by_side(
     place: &Path,
     layers: &[Blob],
     limits: &LayerLimits,
     split: bool,
+    format: FormatAt,
 ) -> Result<Vec<PathBuf>, LayerError> {
     let form = Form::of_this_process();
     let mut stages = Vec::new();
@@ -63,34 +66,86 @@ pub(crate) fn side_by_side(
         let digest = Digest::sha256(&blob.bytes);
         let mut spec = LayerSpec::new(&digest, blob.bytes.len() as u64, blob.compression, &blob.diff_id, limits);
         spec.split = split;
-        let extracted = layer::extract(&mut &blob.bytes[..], &spec, stage.as_fd(), &())?;
+        spec.format = format(at);
+        let mut extracted = layer::extract(&mut &blob.bytes[..], &spec, stage.as_fd(), &())?;
         let from_record = layer::needs_of(stage.as_fd(), limits)?;
-        assert_eq!(from_record.redo, extracted.needs.redo, "the record knows it too");
-        assert!(from_record.implicit.keys().eq(extracted.needs.implicit.keys()), "the record knows them too");
-        assert_eq!(from_record.whiteouts, extracted.needs.whiteouts, "the record knows them too");
+        if spec.format == Format::Overlay {
+            assert_eq!(from_record.redo, extracted.needs.redo, "the record knows it too");
+            assert!(from_record.implicit.keys().eq(extracted.needs.implicit.keys()), "the record knows them too");
+            assert_eq!(from_record.whiteouts, extracted.needs.whiteouts, "the record knows them too");
+        }
         // As after a restart for every second layer.
-        stages.push((path, if at % 2 == 0 { extracted.needs } else { from_record }));
+        if at % 2 == 1 {
+            extracted.needs = from_record;
+        }
+        stages.push((path, extracted));
     }
-    let mut trees: Vec<File> = Vec::new();
+    let mut below: Vec<Stored> = Vec::new();
     let mut paths = Vec::new();
-    for (at, (mut path, needs)) in stages.into_iter().enumerate() {
-        let lowers: Vec<BorrowedFd<'_>> = trees.iter().rev().map(AsFd::as_fd).collect();
+    for (at, (mut path, mut extracted)) in stages.into_iter().enumerate() {
+        let (blob, digest) = (&layers[at], Digest::sha256(&layers[at].bytes));
+        let chain_id = Digest::sha256(at.to_string().as_bytes());
+        let completion = Completion {
+            below: &below,
+            form,
+            diff_id: &blob.diff_id,
+            chain_id: &chain_id,
+            limits,
+            integrity_xattrs: false,
+        };
         let stage = File::open(&path).expect("stage");
-        if layer::settle(stage.as_fd(), &needs, &lowers, form)? == Settled::Redo {
+        if layer::settle(stage.as_fd(), &mut extracted, &completion)? == Settled::Redo {
             path = place.join(format!("redo{at}"));
             let stage = private_directory(&path);
-            let (blob, digest) = (&layers[at], Digest::sha256(&layers[at].bytes));
             let mut spec = LayerSpec::new(&digest, blob.bytes.len() as u64, blob.compression, &blob.diff_id, limits);
-            spec.lowers = Some(&lowers);
-            let again = layer::extract(&mut &blob.bytes[..], &spec, stage.as_fd(), &())?;
-            assert_eq!(layer::settle(stage.as_fd(), &again.needs, &lowers, form)?, Settled::Done, "redone once");
-        } else {
-            assert_eq!(layer::settle(stage.as_fd(), &needs, &lowers, form)?, Settled::Done, "settling twice");
+            spec.below = Some(&below);
+            let mut again = layer::extract(&mut &blob.bytes[..], &spec, stage.as_fd(), &())?;
+            let settled = layer::settle(stage.as_fd(), &mut again, &completion)?;
+            assert_eq!(settled, Settled::Done, "redone once");
+        } else if split || !path.join(IMAGE).exists() {
+            // An image file is then made again from its tar.
+            let settled = layer::settle(stage.as_fd(), &mut extracted, &completion)?;
+            assert_eq!(settled, Settled::Done, "settling twice");
         }
-        trees.push(File::open(path.join(TREE)).expect("tree"));
+        below.insert(0, Stored::open(File::open(&path).expect("snapshot").as_fd())?);
         paths.push(path);
     }
     Ok(paths)
+}
+
+/// Which form a layer gets, by its place in the stack.
+pub(crate) type FormatAt = fn(usize) -> Format;
+
+/// The forms that layers are stored in: all directories, all image files, both in one image.
+pub(crate) const FORMS: [(&str, FormatAt); 3] = [
+    ("directories", |_| Format::Overlay),
+    ("image files", |_| Format::Erofs),
+    ("mixed", |at| if at.is_multiple_of(2) { Format::Overlay } else { Format::Erofs }),
+];
+
+/// The root of one stored layer, image files mounted in no place at all.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) fd: OwnedFd,
+}
+
+impl Root {
+    pub(crate) fn of(snapshot: &Path) -> Option<Root> {
+        let image = snapshot.join(IMAGE);
+        if !image.exists() {
+            return Some(Root { fd: File::open(snapshot.join(TREE)).ok()?.into() });
+        }
+        let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
+        rustix::mount::fsconfig_set_string(&context, "source", &image).ok()?;
+        rustix::mount::fsconfig_create(&context).ok()?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let fd = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).ok()?;
+        Some(Root { fd })
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
+    }
 }
 
 /// Mounts settled layers, lowest first, as overlayfs shows them, in no place at all. None where the kernel or the
@@ -99,8 +154,16 @@ pub(crate) fn overlay(place: &Path, layers: &[PathBuf]) -> Option<OwnedFd> {
     let empty = place.join("empty");
     fs::create_dir(&empty).ok();
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
+    // A mount in no place goes with its last descriptor, so they stay until the overlay has them.
+    let mut roots = Vec::new();
     for layer in layers.iter().rev() {
-        rustix::mount::fsconfig_set_string(&context, "lowerdir+", layer.join(TREE)).ok()?;
+        if layer.join(IMAGE).exists() {
+            let root = Root::of(layer)?;
+            rustix::mount::fsconfig_set_fd(&context, "lowerdir+", &root.fd).ok()?;
+            roots.push(root);
+        } else {
+            rustix::mount::fsconfig_set_string(&context, "lowerdir+", layer.join(TREE)).ok()?;
+        }
     }
     // Overlayfs wants two at least.
     rustix::mount::fsconfig_set_string(&context, "lowerdir+", &empty).ok()?;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use windlass_core::digest::Digest;
 use windlass_store::{
-    BlobKind, Image, ImageCommit, LayerClaim, LayerKey, LeaseOptions, Name, PullLease, Source, Store, StoreError,
-    StoreOptions,
+    BlobKind, Image, ImageCommit, LayerClaim, LayerKey, LeaseOptions, Name, PullLease, SnapshotFormat, Source, Store,
+    StoreError, StoreOptions,
 };
 
 pub(crate) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -159,7 +159,13 @@ pub(crate) fn small(name: &str) -> TestImage {
 }
 
 pub(crate) fn open(root: &Path) -> Store {
-    Store::open(root, StoreOptions::default()).unwrap()
+    open_as(root, SnapshotFormat::Auto)
+}
+
+pub(crate) fn open_as(root: &Path, format: SnapshotFormat) -> Store {
+    let mut options = StoreOptions::default();
+    options.snapshot_format = format;
+    Store::open(root, options).unwrap()
 }
 
 /// Bytes that a directory takes on the disk.

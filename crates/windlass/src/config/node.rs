@@ -27,6 +27,19 @@ words! {
 }
 
 words! {
+    /// What layers are unpacked into.
+    Snapshots: "auto, overlay or erofs" {
+        /// Image files where they can be mounted, directories elsewhere.
+        #[default]
+        Auto = "auto",
+        /// Directories.
+        Overlay = "overlay",
+        /// Image files, and an error where they cannot be mounted.
+        Erofs = "erofs",
+    }
+}
+
+words! {
     /// How log lines look.
     LogFormat: "text or json" {
         /// For people.
@@ -96,6 +109,10 @@ section! {
         /// Keeps the beginning of a layer that was cut off, for a day, when at least this much of it is here; 0 keeps
         /// none. For slow links.
         keep_partial_above: ByteSize = "keepPartialAbove" or ByteSize(0);
+        /// What layers are unpacked into: `erofs` makes one file of each, which the kernel mounts (Linux 6.12 and a
+        /// file system such as ext4 or xfs, as root), `overlay` a directory; `auto` tries whether the first can be had.
+        /// Layers that are here stay as they are.
+        snapshot_format: Snapshots = "snapshotFormat" or Snapshots::default();
     }
 }
 
@@ -168,6 +185,9 @@ section! {
         gzip_header_bytes: ByteSize = "gzipHeaderBytes" or ByteSize(64 << 10);
         /// Most bytes of names kept in memory until the layers below are there.
         layer_pending_bytes: ByteSize = "layerPendingBytes" or ByteSize(32 << 20);
+        /// Most bytes of names and attributes kept in memory while a layer becomes an image file; a million entries
+        /// with usual names take 150 MiB.
+        layer_metadata_bytes: ByteSize = "layerMetadataBytes" or ByteSize(384 << 20);
         /// Most look-ups of directories for one layer; a layer of 40 000 files takes about 5 000.
         layer_lookups: u64 = "layerLookups" or 20_000_000;
         /// Images pulled at once.

@@ -1,9 +1,9 @@
 //! The store of this run.
 
-use windlass_store::{Access, KeepLayers, LayerLimits, Reserve, Store, StoreOptions};
+use windlass_store::{Access, KeepLayers, LayerLimits, Reserve, SnapshotFormat, Store, StoreOptions};
 
 use super::{size, store_failure};
-use crate::config::node::{Limits, Node};
+use crate::config::node::{Limits, Node, Snapshots};
 use crate::failure::Failure;
 
 /// The store, to be looked at only: nothing is created.
@@ -26,6 +26,11 @@ fn store(node: &Node, access: Access) -> Result<Store, Failure> {
         bytes: node.limits.disk_reserve_bytes.0,
     };
     options.limits = layer_limits(&node.limits);
+    options.snapshot_format = match node.store.snapshot_format {
+        Snapshots::Auto => SnapshotFormat::Auto,
+        Snapshots::Overlay => SnapshotFormat::Overlay,
+        Snapshots::Erofs => SnapshotFormat::Erofs,
+    };
     Store::open(&node.general.root, options)
         .map_err(|error| store_failure(&format!("cannot open the store {}", node.general.root.display()), &error))
 }
@@ -47,6 +52,7 @@ fn layer_limits(limits: &Limits) -> LayerLimits {
     layer.zstd_window_log = u32::try_from(limits.zstd_window_log).unwrap_or(u32::MAX);
     layer.gzip_header_bytes = size(limits.gzip_header_bytes.0);
     layer.pending_bytes = size(limits.layer_pending_bytes.0);
+    layer.metadata_bytes = limits.layer_metadata_bytes.0;
     layer.lookups = limits.layer_lookups;
     layer
 }

@@ -11,20 +11,22 @@ pub mod marks;
 pub(crate) mod meta;
 mod remove;
 pub(crate) mod resolve;
+pub(crate) mod settled;
 mod special;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{Advice, AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{Advice, AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid, XattrFlags};
 use rustix::io::Errno;
 
 pub use remove::remove_tree;
 
 use self::marks::Form;
+use self::meta::times;
 use super::error::{Doing, Failed, RESOLVE};
 use super::rules::{Device, Meta};
-use super::tree::{Found, Made, Tree};
+use super::tree::{Found, Made, Source, Tree};
 
 /// Files of at least this size are sent to the disk as soon as they are complete, so that the sync at the end of the
 /// pull finds little to do; for smaller ones the call costs more than it gains.
@@ -158,11 +160,6 @@ fn ids(meta: &Meta) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
 }
 
-fn times(meta: &Meta) -> Timestamps {
-    let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: meta.mtime.nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
-}
-
 fn made<T>(result: Result<T, Errno>, action: &'static str) -> Result<Made<T>, Failed> {
     match result {
         Ok(value) => Ok(Made::New(value)),
@@ -181,6 +178,11 @@ impl Tree for DirTree {
 
     fn path<'d>(&self, dir: &'d Rc<DirNode>) -> &'d [u8] {
         &dir.path
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        // Everything is on disk; what is open is bounded by the limits.
+        0
     }
 
     fn hides_below(&self, dir: &Rc<DirNode>) -> bool {
@@ -267,7 +269,7 @@ impl Tree for DirTree {
         })
     }
 
-    fn write(&mut self, file: &mut OpenFile, bytes: &[u8]) -> Result<(), Failed> {
+    fn write(&mut self, file: &mut OpenFile, bytes: &[u8], _: Source) -> Result<(), Failed> {
         let mut rest = bytes;
         while !rest.is_empty() {
             match rustix::io::write(&file.fd, rest) {

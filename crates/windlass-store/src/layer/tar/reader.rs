@@ -30,6 +30,8 @@ pub struct Reader<'l, S> {
     padding: u64,
     /// Bytes of the last [`Piece::Data`], to be consumed before anything else.
     lent: usize,
+    /// Bytes of the stream that were consumed.
+    consumed: u64,
     /// Stretches of a sparse file, last one first; empty for others.
     map: Vec<Stretch>,
     /// Where in the file the next byte belongs.
@@ -47,6 +49,7 @@ impl<'l, S: Source> Reader<'l, S> {
             left: 0,
             padding: 0,
             lent: 0,
+            consumed: 0,
             map: Vec::new(),
             position: 0,
             ended: false,
@@ -149,8 +152,13 @@ impl<'l, S: Source> Reader<'l, S> {
             if count == 0 {
                 return Ok(());
             }
-            self.source.consume(count);
+            self.consume(count);
         }
+    }
+
+    /// Where in the stream the next piece of data begins.
+    pub fn position(&self) -> u64 {
+        self.consumed + self.lent as u64
     }
 
     /// Gives the source back.
@@ -164,9 +172,14 @@ impl<'l, S: Source> Reader<'l, S> {
         Piece::Hole(hole)
     }
 
+    fn consume(&mut self, count: usize) {
+        self.source.consume(count);
+        self.consumed += count as u64;
+    }
+
     fn settle_lent(&mut self) {
         if self.lent > 0 {
-            self.source.consume(self.lent);
+            self.consume(self.lent);
             self.lent = 0;
         }
     }
@@ -192,7 +205,7 @@ impl<'l, S: Source> Reader<'l, S> {
                 break;
             }
             let step = available.min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.source.consume(step);
+            self.consume(step);
             left -= step as u64;
         }
         Ok(count - left)
@@ -208,7 +221,7 @@ impl<'l, S: Source> Reader<'l, S> {
             }
             let count = bytes.len().min(out.len() - done);
             out[done..done + count].copy_from_slice(&bytes[..count]);
-            self.source.consume(count);
+            self.consume(count);
             done += count;
         }
         Ok(done)
