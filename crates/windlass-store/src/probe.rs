@@ -7,7 +7,6 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use windlass_erofs::{Attributes, Content, DATA_START, Device, Layer, New, Tree};
 
 use crate::error::StoreError;
-use crate::image_mounts;
+use crate::image_mounts::{self, ImageMounts};
 use crate::layout::{Layout, Sync, make_dir, write_whole};
 use crate::lock::boot_id;
 use crate::mount::{SetUserId, mount_overlay};
@@ -38,27 +37,35 @@ pub(crate) struct Probed {
 /// The store cannot be written to at all.
 pub(crate) fn probe(layout: &Layout) -> Result<Probed, StoreError> {
     let device = rustix::fs::stat(layout.root()).map_err(|errno| StoreError::io("stat", layout.root(), errno))?.st_dev;
-    let noted = fs::read(layout.probed()).ok().and_then(|text| serde_json::from_slice::<Probed>(&text).ok());
-    // Whoever may not mount today does not speak for root.
-    let is_root = rustix::process::geteuid().is_root();
-    if let Some(noted) = noted
-        && !noted.boot_id.is_empty()
-        && noted.boot_id == boot_id()
-        && noted.device == device
-        && is_root
-    {
+    if !rustix::process::geteuid().is_root() {
+        // Not noted: it says nothing about root.
+        return Ok(Probed { boot_id: String::new(), device, why_not: Some("only root can mount".to_owned()) });
+    }
+    if let Some(noted) = noted(layout, device) {
         return Ok(noted);
     }
-    let why_not = if is_root { try_out(layout).err() } else { Some("only root can mount".to_owned()) };
+    let lock = ImageMounts::lock(layout)?;
+    // Somebody else may have tried while we waited.
+    if let Some(noted) = noted(layout, device) {
+        return Ok(noted);
+    }
+    let why_not = try_out(layout).err();
     match &why_not {
-        Some(why) => tracing::info!(%why, "layers are kept as directories"),
+        Some(why) => tracing::warn!(%why, "layers are kept as directories, not as image files"),
         None => tracing::debug!("layers are kept as image files"),
     }
     let probed = Probed { boot_id: boot_id().to_owned(), device, why_not };
-    if is_root && let Ok(bytes) = serde_json::to_vec(&probed) {
+    if let Ok(bytes) = serde_json::to_vec(&probed) {
         write_whole(&layout.probed(), &bytes, Sync::Later)?;
     }
+    drop(lock);
     Ok(probed)
+}
+
+/// What was found in this boot, on this file system.
+fn noted(layout: &Layout, device: u64) -> Option<Probed> {
+    let noted: Probed = serde_json::from_slice(&fs::read(layout.probed()).ok()?).ok()?;
+    (!noted.boot_id.is_empty() && noted.boot_id == boot_id() && noted.device == device).then_some(noted)
 }
 
 fn try_out(layout: &Layout) -> Result<(), String> {
@@ -66,7 +73,6 @@ fn try_out(layout: &Layout) -> Result<(), String> {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     };
-    make_dir(&layout.image_mounts()).map_err(said)?;
     let place = Place::new(layout.image_mounts().join(format!("probe-{}", std::process::id()))).map_err(said)?;
     let image = place.0.join("image");
     write_image(&image).map_err(|error| format!("a small image file cannot be written: {error}"))?;
@@ -109,7 +115,7 @@ fn write_image(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let layer = Layer { tar_bytes, tar_digest: "none", between_crc32c: 0, uuid: [0; 16] };
     let front = windlass_erofs::write(&tree, &layer, at_bytes, &mut out)?.front;
     out.write_all_at(&front[..], 0)?;
-    Ok(rustix::fs::fdatasync(out.as_fd())?)
+    Ok(())
 }
 
 fn overlay(place: &Place, lowers: [&str; 2], target: &str) -> Result<(), StoreError> {
