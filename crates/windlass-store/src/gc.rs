@@ -141,6 +141,10 @@ impl Store {
             layers::remove(&path)?;
         }
         partial::expire(layout)?;
+        // Left by who was killed, or whose overlay was unmounted by other means. The next collection tries again.
+        if let Err(error) = self.unmount_unused() {
+            tracing::debug!(%error, "unused layers stay mounted");
+        }
         if !plan.report.victims.is_empty() {
             self.meta()?.compact()?;
         }

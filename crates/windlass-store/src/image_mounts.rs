@@ -36,6 +36,8 @@ const CHAIN_DIGITS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct ImageMounts<'a> {
     layout: &'a Layout,
+    /// `e/` as the kernel names it: the root may have been named over links.
+    dir: PathBuf,
     _lock: Lock,
 }
 
@@ -45,10 +47,17 @@ impl<'a> ImageMounts<'a> {
     /// # Errors
     /// [`StoreError::Locked`], I/O errors.
     pub(crate) fn lock(layout: &'a Layout) -> Result<ImageMounts<'a>, StoreError> {
-        make_dir(&layout.image_mounts())?;
+        let dir = layout.image_mounts();
+        make_dir(&dir)?;
+        let dir = dir.canonicalize().map_err(|source| StoreError::io("find", &dir, source))?;
         let lock = Lock::wait(&layout.image_mounts_lock(), Share::Alone, Instant::now() + WAIT)?;
         let lock = lock.ok_or_else(|| StoreError::Locked { root: layout.root().to_owned(), holder: None })?;
-        Ok(ImageMounts { layout, _lock: lock })
+        Ok(ImageMounts { layout, dir, _lock: lock })
+    }
+
+    /// Where a layer is mounted.
+    pub(crate) fn place(&self, n: u64, chain: &Digest) -> PathBuf {
+        self.dir.join(name(n, chain))
     }
 
     /// The directories of layers, in the order given, those of image files mounted.
@@ -63,7 +72,7 @@ impl<'a> ImageMounts<'a> {
             match record.form {
                 Form::Directory | Form::UserDirectory => Ok(content),
                 Form::Erofs => {
-                    let target = self.layout.image_mounts().join(place(record.n, chain));
+                    let target = self.place(record.n, chain);
                     if !mounted.contains(&target) {
                         make_dir(&target)?;
                         mount(&content, &target)?;
@@ -81,7 +90,7 @@ impl<'a> ImageMounts<'a> {
     /// The directory of mounts cannot be read.
     pub(crate) fn keep_only(&self, needed: &BTreeSet<PathBuf>) -> Result<usize, StoreError> {
         let mut gone = 0;
-        let found = entries(&self.layout.image_mounts())?;
+        let found = entries(&self.dir)?;
         if found.is_empty() {
             return Ok(gone);
         }
@@ -103,15 +112,14 @@ impl<'a> ImageMounts<'a> {
     }
 }
 
-/// Where a layer is mounted.
-pub(crate) fn place(n: u64, chain: &Digest) -> String {
+fn name(n: u64, chain: &Digest) -> String {
     let hex = chain.hex();
     format!("{n}-{}", &hex[..hex.len().min(CHAIN_DIGITS)])
 }
 
 /// Takes a layer's mount away before the layer goes, whoever still looks at it.
 pub(crate) fn detach(layout: &Layout, n: u64, chain: &Digest) {
-    let path = layout.image_mounts().join(place(n, chain));
+    let path = layout.image_mounts().join(name(n, chain));
     if rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).is_ok() || path.exists() {
         drop(fs::remove_dir(&path));
     }

@@ -26,7 +26,7 @@ use windlass_core::digest::Digest;
 
 use crate::error::StoreError;
 use crate::image::Image;
-use crate::image_mounts::{self, ImageMounts};
+use crate::image_mounts::ImageMounts;
 use crate::intent::sweep_lock;
 use crate::layout::{Sync, make_dir, write_whole};
 use crate::lock::{Share, boot_id};
@@ -115,7 +115,7 @@ impl Store {
             let Some(image) = self.find_id(&note.image)? else { continue };
             // A layer whose record is lost has no place to be found at.
             for (chain, record) in self.layers(&image).unwrap_or_default() {
-                needed.insert(self.layout().image_mounts().join(image_mounts::place(record.n, &chain)));
+                needed.insert(mounts.place(record.n, &chain));
             }
         }
         mounts.keep_only(&needed)

@@ -4,80 +4,25 @@
 
 mod support;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use rustix::mount::{MountFlags, UnmountFlags};
-use support::{TestImage, small};
+use support::{Disk, TestImage, small, usual_formats};
 use windlass_core::reason::Reason;
 use windlass_store::{Depth, GcRequest, LeaseOptions, Repair, Reserve, SnapshotFormat, Store, StoreOptions};
 
 const OLD: &str = "registry.example/team/old:1";
 const BIG: &str = "registry.example/team/big:1";
 
-/// A small file system that goes with its value.
-struct Small {
-    at: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        rustix::mount::unmount(&self.at, UnmountFlags::DETACH).unwrap();
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "a test that did not run must be seen")]
-fn skipped(what: &str) {
-    eprintln!("SKIPPED store::full: {what}");
-}
-
-fn tmpfs(options: &str) -> Option<Small> {
-    if !rustix::process::geteuid().is_root() {
-        skipped("only root can make a small file system");
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let at = dir.path().join("disk");
-    fs::create_dir(&at).unwrap();
-    let options = std::ffi::CString::new(options).unwrap();
-    match rustix::mount::mount("none", &at, "tmpfs", MountFlags::empty(), options.as_c_str()) {
-        Ok(()) => Some(Small { at, _dir: dir }),
-        Err(errno) => {
-            skipped(&format!("no tmpfs here: {errno}"));
-            None
-        }
-    }
-}
-
-fn ext4(bytes: u64, inodes: u64) -> Option<Small> {
-    let dir = tempfile::tempdir().unwrap();
-    let (image, at) = (dir.path().join("image"), dir.path().join("disk"));
-    fs::create_dir(&at).unwrap();
-    fs::File::create(&image).unwrap().set_len(bytes).unwrap();
-    let made =
-        Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-N"]).arg(inodes.to_string()).arg(&image).status();
-    let mounted = made.and_then(|_| Command::new("mount").args(["-o", "loop"]).args([&image, &at]).output());
-    match mounted {
-        Ok(output) if output.status.success() => Some(Small { at, _dir: dir }),
-        Ok(_) | Err(_) => {
-            skipped("no ext4 on a loop device here");
-            None
-        }
-    }
-}
-
-fn open(root: &Path) -> Store {
+fn open(root: &Path, format: SnapshotFormat) -> Store {
     let mut options = StoreOptions::default();
-    options.snapshot_format = SnapshotFormat::Overlay;
+    options.snapshot_format = format;
     options.reserve = Reserve::NONE;
     Store::open(root, options).unwrap()
 }
 
 /// Pulls an image that does not fit; then everything must be as it was.
-fn fails_and_recovers(disk: &Small, big: &TestImage) {
-    let store = open(&disk.at);
+fn fails_and_recovers(disk: &Disk, format: SnapshotFormat, big: &TestImage) {
+    let store = open(&disk.at, format);
     let old = small(OLD);
     old.pull(&store).unwrap();
     store.gc(&GcRequest::sweep()).unwrap();
@@ -112,30 +57,53 @@ fn many() -> TestImage {
     TestImage::new(BIG, &[&files])
 }
 
+/// Many layers: each takes some files, whatever is in it.
+fn deep() -> TestImage {
+    let names: Vec<String> = (0..150).map(|n| format!("f{n}")).collect();
+    let layers: Vec<Vec<(&str, &[u8])>> = names.iter().map(|name| vec![(name.as_str(), b"x".as_slice())]).collect();
+    let layers: Vec<&[(&str, &[u8])]> = layers.iter().map(Vec::as_slice).collect();
+    TestImage::new(BIG, &layers)
+}
+
+/// A file that stands in the tar in two pieces and again, put together, behind it: there is room for one of them.
+fn scattered() -> TestImage {
+    let piece = vec![7; 6 << 20];
+    let size_bytes = 12 << 20;
+    TestImage::of_tars(BIG, &[support::sparse_tar("f", size_bytes + 512, &[(0, &piece), ((6 << 20) + 512, &piece)])])
+}
+
 #[test]
 fn no_space() {
-    if let Some(disk) = tmpfs("size=16m,mode=0700") {
-        fails_and_recovers(&disk, &large());
+    if let Some(disk) = Disk::tmpfs("size=16m,mode=0700") {
+        fails_and_recovers(&disk, SnapshotFormat::Auto, &large());
     }
-    if let Some(disk) = ext4(24 << 20, 4096) {
-        fails_and_recovers(&disk, &large());
+    for format in usual_formats() {
+        if let Some(disk) = Disk::ext4(24 << 20, 4096) {
+            fails_and_recovers(&disk, format, &large());
+        }
+        if let (Some(disk), SnapshotFormat::Erofs) = (Disk::ext4(24 << 20, 4096), format) {
+            fails_and_recovers(&disk, format, &scattered());
+        }
     }
 }
 
 #[test]
 fn no_inodes() {
-    if let Some(disk) = tmpfs("size=64m,nr_inodes=400,mode=0700") {
-        fails_and_recovers(&disk, &many());
+    if let Some(disk) = Disk::tmpfs("size=64m,nr_inodes=400,mode=0700") {
+        fails_and_recovers(&disk, SnapshotFormat::Auto, &many());
     }
-    if let Some(disk) = ext4(32 << 20, 256) {
-        fails_and_recovers(&disk, &many());
+    for format in usual_formats() {
+        if let Some(disk) = Disk::ext4(32 << 20, 256) {
+            let big = if format == SnapshotFormat::Erofs { deep() } else { many() };
+            fails_and_recovers(&disk, format, &big);
+        }
     }
 }
 
 #[test]
 fn a_blob_that_does_not_fit_is_refused_before_its_first_byte() {
-    let Some(disk) = tmpfs("size=4m,mode=0700") else { return };
-    let store = open(&disk.at);
+    let Some(disk) = Disk::tmpfs("size=4m,mode=0700") else { return };
+    let store = open(&disk.at, SnapshotFormat::Auto);
     let lease = store.begin(LeaseOptions::load(BIG)).unwrap();
     let digest = windlass_core::digest::Digest::sha256(b"large");
     let mut never = Unread;

@@ -1,14 +1,18 @@
 //! Small images made in memory, and a pull of one that needs no registry.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use rustix::mount::{MountFlags, UnmountFlags};
 use windlass_core::digest::Digest;
 use windlass_store::{
     BlobKind, Image, ImageCommit, LayerClaim, LayerKey, LeaseOptions, Name, PullLease, SnapshotFormat, Source, Store,
     StoreError, StoreOptions,
 };
+use windlass_testkit::hostile::raw::{Header, Tar};
 
 pub(crate) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
@@ -45,6 +49,20 @@ pub(crate) fn tar_of(files: Files<'_>) -> Vec<u8> {
         builder.append_data(&mut header, path, *content).unwrap();
     }
     builder.into_inner().unwrap()
+}
+
+/// A tar of one sparse file (GNU's form 0.1): offsets and their bytes, holes between them.
+pub(crate) fn sparse_tar(path: &str, size_bytes: u64, pieces: &[(u64, &[u8])]) -> Vec<u8> {
+    let map: Vec<String> = pieces.iter().map(|(at, bytes)| format!("{at},{}", bytes.len())).collect();
+    let (size, count, map) = (size_bytes.to_string(), pieces.len().to_string(), map.join(","));
+    let records: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.size", size.as_bytes()),
+        ("GNU.sparse.numblocks", count.as_bytes()),
+        ("GNU.sparse.map", map.as_bytes()),
+        ("GNU.sparse.name", path.as_bytes()),
+    ];
+    let data: Vec<u8> = pieces.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
+    Tar::new().pax(&records).with(Header::new(b'0', "GNUSparseFile.0/s"), data).end()
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -166,6 +184,98 @@ pub(crate) fn open_as(root: &Path, format: SnapshotFormat) -> Store {
     let mut options = StoreOptions::default();
     options.snapshot_format = format;
     Store::open(root, options).unwrap()
+}
+
+/// What layers can be kept as in this directory; that image files cannot is said aloud.
+pub(crate) fn formats(place: &Path) -> Vec<SnapshotFormat> {
+    let dir = tempfile::tempdir_in(place).unwrap();
+    let store = open_as(&dir.path().join("store"), SnapshotFormat::Erofs);
+    match small("registry.example/probe:1").pull(&store) {
+        Ok(_) => vec![SnapshotFormat::Overlay, SnapshotFormat::Erofs],
+        Err(error @ StoreError::NoImageFiles { .. }) => {
+            skipped(&format!("with image files: {error}"));
+            vec![SnapshotFormat::Overlay]
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// The same where tests usually have their stores.
+pub(crate) fn usual_formats() -> Vec<SnapshotFormat> {
+    formats(&std::env::temp_dir())
+}
+
+#[expect(clippy::print_stderr, reason = "a test that did not run must be seen")]
+pub(crate) fn skipped(what: &str) {
+    eprintln!("SKIPPED store: {what}");
+}
+
+/// A file system that goes with its value.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) at: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.at, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+impl Disk {
+    /// A file system in memory; none, said aloud, without the right to mount.
+    pub(crate) fn tmpfs(options: &str) -> Option<Disk> {
+        Disk::mount("tmpfs", |_| options.to_owned())
+    }
+
+    /// An overlay, as the root of a container is one.
+    pub(crate) fn overlay() -> Option<Disk> {
+        Disk::mount("overlay", |dir| {
+            let [lower, upper, work] = ["lower", "upper", "work"].map(|name| {
+                let path = dir.join(name);
+                fs::create_dir(&path).unwrap();
+                path.display().to_string()
+            });
+            format!("lowerdir={lower},upperdir={upper},workdir={work}")
+        })
+    }
+
+    fn mount(kind: &str, options: impl FnOnce(&Path) -> String) -> Option<Disk> {
+        if !rustix::process::geteuid().is_root() {
+            skipped(&format!("only root can mount a {kind}"));
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("disk");
+        fs::create_dir(&at).unwrap();
+        let options = std::ffi::CString::new(options(dir.path())).unwrap();
+        match rustix::mount::mount("none", &at, kind, MountFlags::empty(), options.as_c_str()) {
+            Ok(()) => Some(Disk { at, _dir: dir }),
+            Err(errno) => {
+                skipped(&format!("no {kind} here: {errno}"));
+                None
+            }
+        }
+    }
+
+    /// A small ext4 on a loop device.
+    pub(crate) fn ext4(bytes: u64, inodes: u64) -> Option<Disk> {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, at) = (dir.path().join("image"), dir.path().join("disk"));
+        fs::create_dir(&at).unwrap();
+        fs::File::create(&image).unwrap().set_len(bytes).unwrap();
+        let made =
+            Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-N"]).arg(inodes.to_string()).arg(&image).status();
+        let mounted = made.and_then(|_| Command::new("mount").args(["-o", "loop"]).args([&image, &at]).output());
+        match mounted {
+            Ok(output) if output.status.success() => Some(Disk { at, _dir: dir }),
+            Ok(_) | Err(_) => {
+                skipped("no ext4 on a loop device here");
+                None
+            }
+        }
+    }
 }
 
 /// Bytes that a directory takes on the disk.
