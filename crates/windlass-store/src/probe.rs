@@ -5,7 +5,7 @@
 //! A disk that is full says nothing about that: then there is an error and no note.
 //!
 //! Invariants: `image_files_are_used_where_they_can_be`, `forcing_image_files_where_they_cannot_be_is_an_error`,
-//! `what_a_killed_probe_left_is_gone_after_the_next`.
+//! `an_ordinary_user_is_told_once_and_keeps_directories`, `what_a_killed_probe_left_is_gone_after_the_next`.
 
 use std::fs::{self, File};
 use std::io::{self, Seek as _, Write as _};
