@@ -528,6 +528,19 @@ fn sparse(cases: &mut Cases) {
         Tar::new().head(old_sparse(&[], 70_000, 0, false)).file("z", "z"),
         vec![zeros("s", 70_000), file("z", "z")],
     );
+    let replaced = || Tar::new().head(old_sparse(&[(0, 2), (1000, 3)], 1010, 5, false)).data("abcde");
+    cases.apply(
+        "td-sparse-replaced",
+        "a sparse file whose name a later entry takes",
+        replaced().file("s", "z"),
+        vec![file("s", "z")],
+    );
+    cases.apply(
+        "td-sparse-replaced-linked",
+        "a sparse file that keeps its second name when a later entry takes the first",
+        replaced().link("t", "s").file("s", "z"),
+        vec![file("s", "z"), file("t", &text(&[("ab", 998), ("cde", 7)]))],
+    );
     let pax = |version: &[(&str, &[u8])], data: &str| {
         Tar::new().pax(version).with(Header::new(b'0', "GNUSparseFile.0/s"), data)
     };

@@ -117,6 +117,10 @@ fn finish(image: &File, mut entries: Entries, tar_bytes: u64, completion: &Compl
     let tar_end = DATA_START + tar_bytes;
     let mut end = entries.room.as_ref().map_or(tar_end, |room| room.end);
     for file in std::mem::take(&mut entries.scattered) {
+        // A later entry may have taken its name away.
+        if entries.tree.kind(file.node).is_none() {
+            continue;
+        }
         let offset = end.next_multiple_of(BLOCK_BYTES);
         put_together(image, &file, offset).map_err(written)?;
         let content = Content { offset, size_bytes: file.size_bytes };
