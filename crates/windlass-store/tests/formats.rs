@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 
 use support::{Disk, TestImage, open_as, skipped, small, usual_formats};
 use windlass_core::reason::Reason;
-use windlass_store::{Depth, GcRequest, Repair, SetUserId, SnapshotFormat, Store, StoreError};
+use windlass_store::{
+    Depth, GcRequest, LayerClaim, LeaseOptions, Repair, SetUserId, SnapshotFormat, Store, StoreError, Verdict,
+};
 use windlass_testkit::hostile::raw::{Header, Tar};
 
 const NAME: &str = "registry.example/team/app:1";
@@ -276,5 +278,43 @@ fn image_files_and_directories_are_the_same_tree() {
     assert!(first.contains(&format!("{:?}", b"green")), "it has its attribute: {first:#?}");
     for (what, tree) in &seen[1..] {
         assert_eq!(tree, first, "{what}");
+    }
+}
+
+#[test]
+fn a_pull_goes_on_in_another_form() {
+    if !usual_formats().contains(&SnapshotFormat::Erofs) {
+        return;
+    }
+    use SnapshotFormat::{Erofs, Overlay};
+    let layers = layers();
+    let mut seen = BTreeSet::new();
+    for (before, after) in [(Overlay, Overlay), (Overlay, Erofs), (Erofs, Overlay)] {
+        for waiting in [&[1, 2, 3][..], &[3], &[2, 0], &[0, 1, 2, 3]] {
+            let what = format!("{waiting:?} in {before:?}, then {after:?}");
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("store");
+            let image = TestImage::of_tars(NAME, &layers);
+            let store = open_as(&root, before);
+            let lease = store.begin(LeaseOptions::pull(NAME)).unwrap();
+            let mut fetched = 0;
+            for at in waiting {
+                let LayerClaim::Work(work) = lease.claim_layer(&image.keys[*at], &|| false).unwrap() else { continue };
+                let again = work.unpack(&mut image.blobs[*at].as_slice(), &()).unwrap().again;
+                fetched += usize::from(again.is_empty());
+            }
+            // As a killed process leaves it, but for the locks, which must go.
+            drop(lease);
+            drop(store);
+            let store = open_as(&root, after);
+            let (_, rest) = image.pull(&store).unwrap();
+            assert!(rest >= layers.len() - fetched, "{what}: {rest} more");
+            assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().verdict(), Verdict::Clean, "{what}");
+            seen.insert(shown(&store, NAME, &dir.path().join("at")));
+            assert_eq!(seen.len(), 1, "{what}");
+            store.remove(NAME).unwrap();
+            assert_eq!(forms(&store), [""; 0], "{what}");
+            assert_eq!(fs::read_dir(root.join("stage")).unwrap().count(), 0, "{what}");
+        }
     }
 }

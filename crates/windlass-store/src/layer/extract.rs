@@ -164,7 +164,12 @@ fn apply<S: Source>(
     stage: BorrowedFd<'_>,
     progress: &dyn Progress,
 ) -> Result<Applied<Left>, LayerError> {
-    let below = spec.below.map(|below| Below::new(below, spec.form)).transpose().map_err(Failed::at_stage)?;
+    let below = match spec.format {
+        Format::Overlay => spec.below,
+        // It gets what it needs from below when it is settled, and has no room for that while its tar is coming.
+        Format::Erofs => spec.below.filter(|below| below.is_empty()),
+    };
+    let below = below.map(|below| Below::new(below, spec.form)).transpose().map_err(Failed::at_stage)?;
     let rules = Rules { limits: spec.limits, integrity_xattrs: spec.integrity_xattrs };
     match spec.format {
         Format::Overlay => {

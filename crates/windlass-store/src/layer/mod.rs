@@ -122,7 +122,7 @@ pub struct LayerSpec<'a> {
     /// What it becomes.
     pub format: Format,
     /// The layers below, topmost first, if they are all there (an empty list for the lowest layer). None: unpack
-    /// without them and [`settle`] later.
+    /// without them and [`settle`] later, as an image file is if there are any.
     pub below: Option<&'a [Stored]>,
 }
 
