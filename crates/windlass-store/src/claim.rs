@@ -33,6 +33,9 @@ const NOTE_MAX_BYTES: u64 = 16 << 10;
 pub(crate) struct Note {
     pub(crate) chain_id: Digest,
     pub(crate) diff_id: Digest,
+    /// As in the record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) tar: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) parent: Option<Digest>,
     pub(crate) form: Form,
@@ -48,6 +51,7 @@ impl Note {
             n,
             form: self.form,
             diff_id: self.diff_id.clone(),
+            tar: self.tar.clone(),
             parent: self.parent.clone(),
             size_bytes: self.size_bytes,
             entries: self.entries,

@@ -176,7 +176,7 @@ impl Store {
             blobs.extend(record.layers.iter().map(|layer| layer.blob.to_string()));
             chains.extend(record.layers.iter().map(|layer| layer.chain_id.to_string()));
         }
-        self.choose_layers(request, &gathered, &chains, &mut plan)?;
+        self.choose_layers(request, &gathered, (&chains, &needed.chains), &mut plan)?;
         self.choose_stages(request, &needed.chains, &mut plan)?;
         self.choose_blobs(request, &gathered, &blobs, &mut plan)?;
         plan.report.freed_bytes = plan.report.victims.iter().map(|victim| victim.size_bytes).sum();
@@ -220,7 +220,7 @@ impl Store {
         &self,
         request: &GcRequest,
         gathered: &Gathered,
-        live: &BTreeSet<String>,
+        (live, leased): (&BTreeSet<String>, &BTreeSet<String>),
         plan: &mut Plan,
     ) -> Result<(), StoreError> {
         let layout = self.layout();
@@ -239,8 +239,12 @@ impl Store {
         for n in snapshot_numbers(layout)?.into_iter().filter(|n| !recorded.contains(n)) {
             let dir = layout.snapshot(n);
             let note = Note::read(&dir);
-            let is_needed =
-                note.as_ref().is_some_and(|note| live.contains(note.chain_id.as_str()) && note.is_of_this_boot());
+            let is_needed = note.as_ref().is_some_and(|note| {
+                let chain = note.chain_id.as_str();
+                let stands_elsewhere = gathered.snapshots.get(chain).is_some_and(|other| layers::stands(layout, other));
+                let wanted = leased.contains(chain) || live.contains(chain) && !stands_elsewhere;
+                wanted && note.is_of_this_boot()
+            });
             if is_needed || is_younger(&dir, request.grace) {
                 continue;
             }
@@ -248,7 +252,7 @@ impl Store {
                 Some(note) => (note.chain_id.to_string(), note.size_bytes),
                 None => (dir.display().to_string(), 0),
             };
-            let why = "left by a pull that did not finish".to_owned();
+            let why = "left by a pull or conversion that did not finish".to_owned();
             plan.report.victims.push(Victim { kind: VictimKind::Layer, what, why, size_bytes });
             plan.trees.push((dir, note.map(|note| note.chain_id)));
         }
@@ -307,7 +311,7 @@ impl Store {
 const TRASH: &str = "trash-";
 
 /// Renames a tree out of `snapshots/`, so that it is gone at once and deleted at leisure.
-fn take_out(layout: &Layout, tree: &Path, chain: Option<&Digest>) -> Option<PathBuf> {
+pub(crate) fn take_out(layout: &Layout, tree: &Path, chain: Option<&Digest>) -> Option<PathBuf> {
     let name = tree.file_name()?.to_str()?;
     let trash = layout.stages().join(format!("{TRASH}{name}-{}", Timestamp::now().as_nanosecond()));
     if let Some(chain) = chain {

@@ -110,8 +110,19 @@ fn append_only(file: File, path: &Path) -> Result<File, StoreError> {
 
 /// Reads what living leases need. The caller holds the sweep lock alone.
 pub(crate) fn needed(layout: &Layout) -> Result<Needed, StoreError> {
+    needed_by(intents(layout)?)
+}
+
+/// Reads what living leases but this one need. The caller holds the sweep lock alone.
+pub(crate) fn needed_beside(layout: &Layout, own: &Intent) -> Result<Needed, StoreError> {
+    let mut others = intents(layout)?;
+    others.retain(|path| *path != own.path);
+    needed_by(others)
+}
+
+fn needed_by(intents: Vec<PathBuf>) -> Result<Needed, StoreError> {
     let mut needed = Needed::default();
-    for path in intents(layout)? {
+    for path in intents {
         if is_dead(&path)? {
             continue;
         }

@@ -16,6 +16,7 @@ use crate::layer::{
     self, Completion, Compression, Damage, DamageKind, Depth, Extracted, Form, IMAGE, LayerError, LayerLimits,
     LayerSpec, Needs, Progress, Settled, Stored, TREE,
 };
+use crate::layout::Layout;
 use crate::meta::record::{self, SnapshotRecord};
 use crate::store::Store;
 use crate::work::LayerKey;
@@ -53,6 +54,11 @@ pub(crate) fn is_there(snapshot: &Path, form: record::Form) -> bool {
         record::Form::Directory | record::Form::UserDirectory => found.is_dir(),
         record::Form::Erofs => found.is_file(),
     })
+}
+
+/// Whether the layer of a record stands where the record says.
+pub(crate) fn stands(layout: &Layout, record: &SnapshotRecord) -> bool {
+    is_there(&layout.snapshot(record.n), record.form)
 }
 
 /// Unpacks a blob into an empty stage.
@@ -130,7 +136,7 @@ pub(crate) fn verify(dir: &Path, record: &SnapshotRecord, depth: Depth) -> Resul
         first.get_or_insert(damage);
     };
     let file = File::open(dir).map_err(|error| error.to_string())?;
-    layer::verify(file.as_fd(), depth, form, &record.diff_id, &mut found).map_err(|error| error.to_string())?;
+    layer::verify(file.as_fd(), depth, form, record.tar_digest(), &mut found).map_err(|error| error.to_string())?;
     match first {
         None => Ok(()),
         Some(Damage { entry, kind }) => {

@@ -7,6 +7,7 @@
 
 mod blobs;
 mod claim;
+mod convert;
 mod durable;
 mod error;
 mod flight;
@@ -33,14 +34,16 @@ mod settle;
 mod space;
 mod store;
 mod sync;
+mod tar;
 mod tee;
 mod work;
 
+pub use convert::{Conversion, ConvertReport, ConvertedLayer, LayerForm, TarIs};
 pub use error::StoreError;
 pub use fsck::{Finding, FindingClass, FsckReport, Outcome, Repair, Verdict};
 pub use gc::{Dry, GRACE, GcReport, GcRequest, Victim, VictimKind};
 pub use image::{Image, Usage};
-pub use layer::{Depth, LayerError, LayerLimits, Progress, Step, Warning};
+pub use layer::{Depth, LayerError, LayerLimits, Progress, Step, StoredTar, Warning};
 pub use layers::Threads;
 pub use layout::FORMAT;
 pub use lease::{ImageCommit, LeaseOptions, PullLease};

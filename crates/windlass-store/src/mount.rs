@@ -8,7 +8,7 @@
 //!
 //! Invariants: `a_mounted_image_is_in_use`, `five_hundred_layers_mount`, `an_ordinary_user_keeps_a_store_and_cannot_mount`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -147,6 +147,15 @@ impl Store {
     pub fn mounted_at(&self, image: &Digest) -> Result<Vec<PathBuf>, StoreError> {
         let notes = self.mount_notes()?.into_iter().map(|(_, note)| note);
         Ok(notes.filter(|note| note.image == *image && is_live(note)).map(|note| note.target).collect())
+    }
+
+    /// Every mounted image, with one of the places.
+    ///
+    /// # Errors
+    /// The notes of mounts cannot be read.
+    pub(crate) fn mounted(&self) -> Result<BTreeMap<Digest, PathBuf>, StoreError> {
+        let notes = self.mount_notes()?.into_iter().map(|(_, note)| note);
+        Ok(notes.filter(is_live).map(|note| (note.image, note.target)).collect())
     }
 
     /// An image's layers by chain ID, topmost first.

@@ -8,6 +8,7 @@
 //! | --- | --- | --- |
 //! | intents, ingest directories, stages, claims of dead processes | removed | removed |
 //! | unpacked and finished layers without a record | kept for the next pull | removed: their bytes were never synced |
+//! | a second copy of a recorded layer, from a conversion | removed | removed |
 //! | blobs without a record | kept, hashed before they are used | removed |
 //!
 //! Invariants: `a_finished_layer_survives_a_kill_but_not_a_reboot`,
@@ -21,6 +22,7 @@ use windlass_core::digest::{Algorithm, Digest};
 
 use crate::claim::{Claim, Note, snapshot_numbers};
 use crate::error::StoreError;
+use crate::image_mounts;
 use crate::intent;
 use crate::layers;
 use crate::layout::{Layout, Sync, write_whole};
@@ -42,6 +44,8 @@ pub struct Recovered {
     pub layers_dropped: usize,
     /// Finished layers of unfinished pulls that the next pull finds.
     pub layers_kept: usize,
+    /// Second copies of layers whose conversion to another form did not finish.
+    pub conversions: usize,
     /// Blobs without a record that were thrown away.
     pub blobs_dropped: usize,
 }
@@ -75,6 +79,12 @@ pub(crate) fn run(layout: &Layout, meta: &Meta, keep_above: Option<u64>) -> Resu
     for n in snapshot_numbers(layout)?.into_iter().filter(|n| !recorded.contains(n)) {
         let dir = layout.snapshot(n);
         match Note::read(&dir) {
+            // The layer was converted, or was about to be.
+            Some(note) if !needed.chains.contains(note.chain_id.as_str()) && stands(layout, &snapshots, &note) => {
+                image_mounts::detach(layout, n, &note.chain_id);
+                layers::remove(&dir)?;
+                recovered.conversions += 1;
+            }
             Some(note) if note.is_of_this_boot() => {
                 mark_finished(layout, &note.chain_id, n)?;
                 recovered.layers_kept += 1;
@@ -93,6 +103,12 @@ pub(crate) fn run(layout: &Layout, meta: &Meta, keep_above: Option<u64>) -> Resu
     }
     tracing::info!(?recovered, "store recovered");
     Ok(recovered)
+}
+
+/// Whether the layer of a note is recorded, and stands elsewhere.
+fn stands(layout: &Layout, snapshots: &[(String, SnapshotRecord)], note: &Note) -> bool {
+    let recorded = snapshots.iter().find(|(chain, _)| chain == note.chain_id.as_str());
+    recorded.is_some_and(|(_, record)| layers::stands(layout, record))
 }
 
 fn noted_boot(layout: &Layout) -> Boot {

@@ -164,6 +164,7 @@ fn finish(lease: &LeaseInner, waiting: Waiting, lowers: &[PathBuf]) -> Outcome {
     let note = Note {
         chain_id: key.layer.chain_id.clone(),
         diff_id: key.layer.diff_id.clone(),
+        tar: None,
         parent: key.parent,
         form: layers::form_of(&stage),
         size_bytes: extracted.unpacked_bytes,
@@ -185,7 +186,7 @@ fn finish(lease: &LeaseInner, waiting: Waiting, lowers: &[PathBuf]) -> Outcome {
 }
 
 /// Renames a stage to the next free number in `snapshots/`.
-fn place(layout: &Layout, stage: &Path) -> Result<u64, StoreError> {
+pub(crate) fn place(layout: &Layout, stage: &Path) -> Result<u64, StoreError> {
     let mut n = snapshot_numbers(layout)?.into_iter().max().unwrap_or(0);
     loop {
         n += 1;

@@ -51,6 +51,7 @@ use windlass_core::digest::Digest;
 pub use compress::Compression;
 pub use dir::marks::Form;
 pub use dir::remove_tree;
+pub use erofs::StoredTar;
 pub use error::{EntryName, Failed, LayerError};
 pub use limits::LayerLimits;
 pub use needs::{Implicit, Needs};
@@ -289,6 +290,14 @@ pub fn read_back(snapshot: BorrowedFd<'_>, out: &mut dyn std::io::Write) -> Resu
         Some(image) => erofs::copy_tar(&image, out),
         None => read_back::read_back(snapshot, out),
     }
+}
+
+/// The tar of a layer that is kept as an image file; none for a directory.
+///
+/// # Errors
+/// [`LayerError::Sums`] for a file that is none of ours, or what the file system says.
+pub fn stored_tar(snapshot: BorrowedFd<'_>) -> Result<Option<StoredTar>, LayerError> {
+    erofs::open(snapshot)?.map(StoredTar::of).transpose()
 }
 
 /// Compares a stored layer with its record, or an image file with its sums and its diff ID; `found` hears of every

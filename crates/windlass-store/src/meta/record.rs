@@ -140,11 +140,21 @@ pub(crate) struct SnapshotRecord {
     pub(crate) n: u64,
     pub(crate) form: Form,
     pub(crate) diff_id: Digest,
+    /// Digest of the tar in an image file that was made of a directory, where it is not the diff ID.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) tar: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) parent: Option<Digest>,
     /// Bytes of the files' content.
     pub(crate) size_bytes: u64,
     pub(crate) entries: u64,
+}
+
+impl SnapshotRecord {
+    /// What the tar in its image file hashes to.
+    pub(crate) fn tar_digest(&self) -> &Digest {
+        self.tar.as_ref().unwrap_or(&self.diff_id)
+    }
 }
 
 /// In which form an unpacked layer is stored. Nothing above the store sees it.

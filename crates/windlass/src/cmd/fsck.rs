@@ -1,5 +1,7 @@
 //! `windlass fsck`: whether everything in the store is whole, and putting aside what is not.
 
+mod convert;
+
 use serde_json::{Value as Json, json};
 use windlass_store::{Depth, Finding, FindingClass, FsckReport, Outcome, Repair, Verdict};
 
@@ -12,9 +14,18 @@ use crate::wire::{store_failure, store_to_read, store_to_write};
 /// Status when damage is left.
 const DAMAGED: u8 = 1;
 
+/// What --convert does, and the statuses.
+const AFTER: &str = "--convert works without a registry, from what is stored; each layer is checked on the way, and \
+replaced in one step, so that a kill at any moment costs nothing. Layers of mounted images and of pulls under way are \
+skipped. A layer that is a directory and whose compressed blob was dropped becomes an image file around a tar that was \
+read back from it: the same files, but not the bytes the registry had, so `save` and `push` still fetch those.
+
+Exit status: 0 clean, or all damage repaired, or all layers converted or skipped; 1 damage left, or a layer that could \
+not be converted.";
+
 /// Arguments of `fsck`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status: 0 clean, or all damage repaired; 1 damage left.")]
+#[command(after_help = AFTER)]
 pub(crate) struct Args {
     /// Puts damaged content into quarantine and removes what names it; the image is then absent and can be pulled again.
     #[arg(long)]
@@ -22,9 +33,15 @@ pub(crate) struct Args {
     /// Looks at presence, sizes and kinds only, not at every byte.
     #[arg(long)]
     quick: bool,
+    /// Rewrites stored layers into the form of store.snapshotFormat instead: image files or directories.
+    #[arg(long, conflicts_with_all = ["repair", "quick"])]
+    convert: bool,
 }
 
 pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
+    if args.convert {
+        return convert::run(session);
+    }
     let node = session.load()?.node;
     let (store, repair) =
         if args.repair { (store_to_write(&node)?, Repair::Yes) } else { (store_to_read(&node)?, Repair::No) };

@@ -14,6 +14,7 @@ mod entries;
 pub(super) mod lower;
 mod settled;
 mod source;
+mod tar;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -27,6 +28,7 @@ use windlass_erofs::{BLOCK_BYTES, Content, DATA_START, Image, Layer, ReadError, 
 
 pub(crate) use copy::TarCopy;
 pub(crate) use entries::Entries;
+pub use tar::StoredTar;
 
 use self::copy::written;
 use self::entries::{Room, Scattered, failed};
