@@ -6,7 +6,7 @@
 //! their name, whiteouts reach the layers below only. It shares the tar reader with the code it tests, which has a target
 //! of its own, and nothing else.
 
-mod archives;
+pub(crate) mod archives;
 mod model;
 
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ use windlass_core::digest::Digest;
 use windlass_store::LayerError;
 use windlass_store::layer::{self, Compression, LayerLimits, LayerSpec};
 
+use archives::Dialect;
 use model::{Model, What};
 
 /// Applies each archive to a directory and to the model, and compares the two after each.
@@ -35,7 +36,7 @@ pub fn run(bytes: &[u8]) {
     let mut limits = LayerLimits::default();
     limits.unpacked_bytes = 1 << 20;
     let mut model = Model::default();
-    for tar in archives::of(bytes, &outside) {
+    for tar in archives::of(bytes, &outside, Dialect::Plain) {
         let digest = Digest::sha256(&tar);
         let spec = LayerSpec::new(&digest, tar.len() as u64, Compression::None, &digest, &limits);
         let result = layer::apply_plain(&mut &tar[..], &spec, target.as_fd(), scratch.as_fd(), &());
@@ -61,12 +62,12 @@ pub fn run(bytes: &[u8]) {
 }
 
 /// Memory where there is such a file system: a run makes a dozen files.
-fn memory() -> &'static Path {
+pub(crate) fn memory() -> &'static Path {
     let shared = Path::new("/dev/shm");
     if shared.is_dir() { shared } else { Path::new("/tmp") }
 }
 
-fn private(path: &Path) -> File {
+pub(crate) fn private(path: &Path) -> File {
     fs::DirBuilder::new().mode(0o700).create(path).expect("a directory");
     File::open(path).expect("a directory")
 }

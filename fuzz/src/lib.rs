@@ -1,6 +1,6 @@
 //! What is asked of every input: one function per fuzz target.
 //!
-//! The fuzz targets call these functions, and so does the test `fuzz_corpus` of `windlass-e2e`, which replays the kept
+//! The fuzz targets call these functions, and so does the test `fuzz_corpus` of `windlass-testkit`, which replays the kept
 //! inputs with the stable compiler; the file is shared, so the two cannot drift apart. Each function panics where an
 //! invariant of the reader it feeds does not hold; what it compares with is written here from the public sources, not
 //! with the code it tests.
@@ -9,8 +9,10 @@
 pub mod decompress;
 pub mod digest;
 pub mod docker_config;
+pub mod erofs_image;
 pub mod hosts_toml;
 pub mod layer_apply;
+pub mod layer_forms;
 pub mod manifest;
 pub mod reference;
 pub mod registry_upload;
@@ -28,8 +30,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("decompress", decompress::run),
     ("digest", digest::run),
     ("docker_config", docker_config::run),
+    ("erofs_image", erofs_image::run),
     ("hosts_toml", hosts_toml::run),
     ("layer_apply", layer_apply::run),
+    ("layer_forms", layer_forms::run),
     ("manifest", manifest::run),
     ("reference", reference::run),
     ("registry_upload", registry_upload::run),

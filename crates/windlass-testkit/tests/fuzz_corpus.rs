@@ -67,7 +67,15 @@ fn every_corpus_and_every_fuzz_target_is_run() {
 fn hostile_layers_break_no_invariant() {
     let mut blobs = Vec::new();
     let mut archives = Vec::new();
+    let mut stacks = Vec::new();
     for case in hostile::layers() {
+        if let [lower, upper] = &case.layers[..]
+            && let (Some(lower), Some(upper)) =
+                (fuzz::decompress::plain(&lower.blob), fuzz::decompress::plain(&upper.blob))
+            && let (Ok(blocks), 0) = (u8::try_from(lower.len() / 512), lower.len() % 512)
+        {
+            stacks.push((case.id.to_owned(), [&[254, blocks][..], &lower, &upper].concat()));
+        }
         for (at, layer) in case.layers.into_iter().enumerate() {
             let name = format!("{}-{at}", case.id);
             // The large ones are about limits, which have tests of their own.
@@ -80,7 +88,10 @@ fn hostile_layers_break_no_invariant() {
             blobs.push((name, [&[0][..], &layer.blob].concat()));
         }
     }
-    assert!(blobs.len() > 100 && archives.len() > 80, "{} and {}", blobs.len(), archives.len());
+    let [one, other, both] = [blobs.len(), archives.len(), stacks.len()];
+    assert!(one > 100 && other > 80 && both > 20, "{one}, {other} and {both}");
+    stacks.extend(archives.iter().map(|(name, tar)| (name.clone(), [&[255][..], tar].concat())));
+    assert_eq!(failing(target("layer_forms"), stacks), [""; 0]);
     assert_eq!(failing(target("decompress"), blobs), [""; 0]);
     assert_eq!(failing(target("tar_entries"), archives), [""; 0]);
 }

@@ -2,6 +2,9 @@
 //!
 //! A program is a list of entries of five bytes and more: kind, mode and owner, name, and for links their target. Names
 //! are made of few components, so that entries meet each other.
+//!
+//! A [`Plain`](Dialect::Plain) program knows what every file system and every user can have; in a
+//! [`Rich`](Dialect::Rich) one the bits that choose a content also choose devices, times, extended attributes and holes.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -29,10 +32,22 @@ const NAMES: [&[u8]; 16] = [
     b".wh.",
 ];
 
+/// What a program can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Plain,
+    Rich,
+}
+
 /// The archives of an input, lowest layer first.
-pub(super) fn of(bytes: &[u8], outside: &Path) -> Vec<Vec<u8>> {
-    if let Some((255, archive)) = bytes.split_first() {
-        return vec![archive.to_vec()];
+pub(crate) fn of(bytes: &[u8], outside: &Path, dialect: Dialect) -> Vec<Vec<u8>> {
+    match (bytes, dialect) {
+        ([255, archive @ ..], _) => return vec![archive.to_vec()],
+        ([254, blocks, archives @ ..], Dialect::Rich) => {
+            let (lower, upper) = archives.split_at(archives.len().min(usize::from(*blocks) * 512));
+            return vec![lower.to_vec(), upper.to_vec()];
+        }
+        _ => {}
     }
     let mut bytes = Bytes(bytes);
     let mut layers = vec![Vec::new()];
@@ -54,13 +69,24 @@ pub(super) fn of(bytes: &[u8], outside: &Path) -> Vec<Vec<u8>> {
         let mode = [0o644, 0o755, 0o700, 0o4755, 0o1777, 0o000, 0o2750, 0o600][usize::from(look & 7)];
         let owner = [0, 0, 1000, 65_534][usize::from(look >> 3 & 3)];
         let name = path(&mut bytes, outside);
+        let more = look >> 5;
         let (code, link, content): (u8, Vec<u8>, &[u8]) = match kind % 10 {
-            0 | 1 => (b'0', Vec::new(), [&b"one"[..], b"", b"two\n"][usize::from(look >> 5) % 3]),
+            0 | 1 => (b'0', Vec::new(), [&b"one"[..], b"", b"two\n"][usize::from(more) % 3]),
             2 | 3 => (b'5', Vec::new(), b""),
             4 | 5 => (b'2', path(&mut bytes, outside), b""),
             6 | 7 => (b'1', path(&mut bytes, outside), b""),
             _ => (b'6', Vec::new(), b""),
         };
+        let (code, content) = match (dialect, code, more) {
+            (Dialect::Rich, b'0', 4) => (code, &[b'x'; 700][..]),
+            (Dialect::Rich, b'0', 7) => (code, &b"pieces"[..]),
+            (Dialect::Rich, b'6', 2 | 3) => (b'3', content),
+            (Dialect::Rich, b'6', 4) => (b'4', content),
+            _ => (code, content),
+        };
+        if let (Dialect::Rich, Some(records)) = (dialect, records(code, more)) {
+            layers[last].extend(entry(b"pax", b'x', 0o644, 0, b"", &records));
+        }
         layers[last].extend(entry(&name, code, mode, owner, &link, content));
     }
     for layer in &mut layers {
@@ -102,6 +128,37 @@ fn path(bytes: &mut Bytes<'_>, outside: &Path) -> Vec<u8> {
     path
 }
 
+/// Extended headers for the next entry, if it is to have some.
+fn records(code: u8, more: u8) -> Option<Vec<u8>> {
+    // `struct vfs_cap_data` of revision 2 with CAP_NET_BIND_SERVICE.
+    const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let records: &[(&str, &[u8])] = match (code, more) {
+        (b'1', _) => return None,
+        (_, 5) => &[("mtime", b"1600000000.123456789"), ("SCHILY.xattr.user.a", b"1")],
+        (b'5', 6) => &[("SCHILY.xattr.user.b", b"of a directory"), ("SCHILY.xattr.user.a", b"")],
+        (b'0', 6) => &[("SCHILY.xattr.security.capability", CAPABILITY)],
+        (b'0', 7) => &[
+            ("GNU.sparse.major", b"0"),
+            ("GNU.sparse.minor", b"1"),
+            ("GNU.sparse.size", b"1500"),
+            ("GNU.sparse.numblocks", b"2"),
+            ("GNU.sparse.map", b"3,2,1024,4"),
+        ],
+        (_, 7) => &[("mtime", b"-1.5")],
+        _ => return None,
+    };
+    Some(records.iter().flat_map(|(key, value)| record(key, value)).collect())
+}
+
+/// A record of POSIX.1-2001: its own length, key, value.
+fn record(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    // The length counts its own digits.
+    let length = (1..4).map(|digits| rest + digits).find(|length| length.to_string().len() + rest == *length);
+    let head = format!("{} {key}=", length.expect("a short record"));
+    [head.as_bytes(), value, b"\n"].concat()
+}
+
 /// A ustar entry (POSIX.1-1988): header, content, padding.
 fn entry(name: &[u8], code: u8, mode: u32, owner: u32, link: &[u8], content: &[u8]) -> Vec<u8> {
     let mut block = [0; 512];
@@ -111,6 +168,9 @@ fn entry(name: &[u8], code: u8, mode: u32, owner: u32, link: &[u8], content: &[u
     put(156, &[code]);
     put(157, &link[..link.len().min(100)]);
     put(257, b"ustar\x0000");
+    if matches!(code, b'3' | b'4') {
+        put(329, b"0000001\x000000003\0");
+    }
     let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let mut bytes = block.to_vec();
