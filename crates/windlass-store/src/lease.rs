@@ -25,7 +25,7 @@ use crate::intent::{Intent, sweep_lock};
 use crate::lock::Share;
 use crate::meta::WriteTx;
 use crate::meta::record::{
-    BlobKind, BlobRecord, ImageRecord, LayerRecord, ManifestRecord, NameRecord, SnapshotRecord, Source,
+    BlobKind, BlobRecord, Form, ImageRecord, LayerRecord, ManifestRecord, NameRecord, SnapshotRecord, Source,
 };
 use crate::names::Name;
 use crate::settle::{self, Slot, settle_ready};
@@ -325,8 +325,12 @@ impl PullLease {
 
     fn sync(&self, parts: &Parts) -> Result<(), StoreError> {
         let store = &self.inner.store;
-        let entries: u64 = parts.layers.values().map(|layer| layer.entries).sum();
-        if durable::one_by_one((parts.blobs.len() + parts.layers.len()) as u64 + entries) {
+        let files = |layer: &SnapshotRecord| match layer.form {
+            Form::Directory | Form::UserDirectory => 1 + layer.entries,
+            // Its directory, the image and the note.
+            Form::Erofs => 3,
+        };
+        if durable::one_by_one(parts.blobs.len() as u64 + parts.layers.values().map(files).sum::<u64>()) {
             let blobs = parts.blobs.keys().map(|digest| store.layout().blob(digest));
             let trees = parts.layers.values().map(|layer| store.layout().snapshot(layer.n));
             if sync_each(&blobs.chain(trees).collect::<Vec<_>>())? == Each::Done {

@@ -245,8 +245,7 @@ pub struct Completion<'a> {
 
 /// Completes a layer that was extracted, now that the layers below are there. It may be called again after a crash.
 ///
-/// An image file gets its metadata here and is on disk when this returns; it is never to be done again, since the tar
-/// is at hand.
+/// An image file gets its metadata here; it is never to be extracted again, since the tar is at hand.
 ///
 /// # Errors
 /// What the file system says; for an image file also what [`extract`] says about entries, if their verdict had to wait

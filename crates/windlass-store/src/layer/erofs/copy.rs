@@ -14,6 +14,10 @@ const PAGE_BYTES: usize = 4096;
 /// After how many bytes their write-back is started, so that the sync at the end finds little to do.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
 
+/// From how many bytes on a tar is waited for as soon as it is whole. A small one is on its way by then, and waiting
+/// would cost a flush of the disk for each.
+const WAIT_FROM_BYTES: u64 = 16 << 20;
+
 /// Takes the bytes of the tar as they come out of the decoder.
 #[derive(Debug)]
 pub(crate) struct TarCopy {
@@ -51,7 +55,7 @@ impl TarCopy {
         self.file.write_all_at(whole, self.end).map_err(written)?;
         self.rest.extend_from_slice(rest);
         self.end += bytes.len() as u64;
-        self.start_write_back();
+        self.start_write_back(WRITE_BACK_BYTES);
         Ok(())
     }
 
@@ -60,7 +64,13 @@ impl TarCopy {
     /// # Errors
     /// What the file system says.
     pub(crate) fn finish(mut self) -> Result<(), LayerError> {
-        self.write_rest()
+        self.write_rest()?;
+        if self.end - DATA_START < WAIT_FROM_BYTES {
+            self.start_write_back(1);
+            return Ok(());
+        }
+        // The disk works on this layer while other threads work on others; at the end of the pull all would wait.
+        self.file.sync_data().map_err(|source| LayerError::Stage { action: "sync", source })
     }
 
     fn write_rest(&mut self) -> Result<(), LayerError> {
@@ -69,17 +79,20 @@ impl TarCopy {
         Ok(())
     }
 
-    fn start_write_back(&mut self) {
+    fn start_write_back(&mut self, from_bytes: u64) {
         let whole = self.end - self.rest.len() as u64;
-        if whole - self.sent < WRITE_BACK_BYTES {
-            return;
+        if whole - self.sent >= from_bytes {
+            start_write_back(&self.file, self.sent, whole);
+            self.sent = whole;
         }
-        // Starts the write-back of dirty pages, and drops those that are clean already: none, each is named once. A
-        // refusal costs time, not correctness.
-        let length = std::num::NonZeroU64::new(whole - self.sent);
-        let _ = rustix::fs::fadvise(&self.file, self.sent, length, Advice::DontNeed);
-        self.sent = whole;
     }
+}
+
+/// Sends dirty pages on their way to the disk, without waiting, so that the sync at the end of the pull finds little to
+/// do. Each page is named once: one that is clean already would be dropped. A refusal costs time, not correctness.
+pub(super) fn start_write_back(file: &File, from: u64, to: u64) {
+    let length = std::num::NonZeroU64::new(to.saturating_sub(from));
+    let _ = rustix::fs::fadvise(file, from, length, Advice::DontNeed);
 }
 
 pub(super) fn written(source: std::io::Error) -> LayerError {

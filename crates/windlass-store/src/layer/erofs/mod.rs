@@ -1,8 +1,8 @@
 //! The form of one file: the tar itself, byte for byte, with EROFS metadata behind it, ready to be mounted.
 //!
 //! [`super::extract()`] writes the tar as it arrives ([`TarCopy`]) and collects the entries in memory ([`Entries`]).
-//! [`complete`] puts them right with the layers below, writes them behind the tar and makes the file durable. An entry
-//! that cannot be judged without the layers below costs no second transfer: the tar is here, and its headers are read
+//! [`complete`] puts them right with the layers below and writes them behind the tar; like everything of a pull, the file
+//! becomes durable with the commit. An entry that cannot be judged without the layers below costs no second transfer: the tar is here, and its headers are read
 //! again.
 //!
 //! Nothing stands beside the file. Its head says how long the tar is and what it hashes to; see [`windlass_erofs`].
@@ -30,7 +30,7 @@ pub(crate) use copy::TarCopy;
 pub(crate) use entries::Entries;
 pub use tar::StoredTar;
 
-use self::copy::written;
+use self::copy::{start_write_back, written};
 use self::entries::{Room, Scattered, failed};
 use self::settled::OwnEntries;
 use self::source::Archive;
@@ -70,7 +70,7 @@ pub(super) fn open(snapshot: BorrowedFd<'_>) -> Result<Option<File>, LayerError>
     }
 }
 
-/// Writes the metadata of a layer whose tar is there; it is on disk when this returns.
+/// Writes the metadata of a layer whose tar is there.
 ///
 /// # Errors
 /// What the file system says, and what applying says about entries that had to wait for the layers below.
@@ -145,7 +145,8 @@ fn finish(image: &File, mut entries: Entries, tar_bytes: u64, completion: &Compl
     let mut sink = Sink { image, at: at_bytes };
     let front = windlass_erofs::write(&entries.tree, &layer, at_bytes, &mut sink).map_err(unwritten)?.front;
     image.write_all_at(&front[..], 0).map_err(written)?;
-    image.sync_data().map_err(|source| LayerError::Stage { action: "sync", source })
+    start_write_back(image, tar_end, sink.at);
+    Ok(())
 }
 
 fn unwritten(why: WriteError) -> LayerError {
