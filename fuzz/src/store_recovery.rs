@@ -1,12 +1,14 @@
 //! A small store whose files are damaged, and what opening, looking and checking make of it.
 //!
-//! The store is made once for each process and copied for each input; the input is a list of damages. Nothing may panic,
-//! every error has a reason, and an image that is called present after a full check really is.
+//! Two stores are made once for each process, one with directories and one with image files, and the one that the first
+//! byte names is copied for each input; the input is a list of damages. Nothing may panic, every error has a reason, and
+//! an image that is called present after a full check really is. Nothing is mounted: that image files can be is written
+//! into the note of it.
 
-use std::collections::BTreeMap;
+mod trees;
+
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -18,8 +20,14 @@ use windlass_store::{
     Verdict,
 };
 
+use trees::{Files, list, trees};
+
 const REPOSITORY: &str = "registry.example/team/app";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Where a store notes whether image files can be mounted.
+const NOTE: &str = "meta/erofs";
+
 /// Most damages of one input.
 const DAMAGES_MAX: usize = 6;
 
@@ -31,22 +39,40 @@ struct Template {
     files: Vec<PathBuf>,
 }
 
-static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
-    let root = tempfile::Builder::new().prefix("windlass-fuzz-").tempdir_in(memory()).expect("a directory");
-    let image = Image::new();
-    let store = open(&root.path().join("store")).expect("a new store");
-    image.pull(&store).expect("a first pull");
-    drop(store);
-    let mut files = Vec::new();
-    list(&root.path().join("store"), &mut files);
-    files.retain(|path| path.is_file());
-    files.sort();
-    Template { root, image, files }
-});
+static DIRECTORIES: LazyLock<Template> = LazyLock::new(|| Template::new(Some("said by the test")));
+static IMAGES: LazyLock<Template> = LazyLock::new(|| Template::new(None));
+
+impl Template {
+    /// A store with an image; `why_not` is what it believes to be in the way of image files.
+    fn new(why_not: Option<&str>) -> Template {
+        let root = tempfile::Builder::new().prefix("windlass-fuzz-").tempdir_in(memory()).expect("a directory");
+        let place = root.path().join("store");
+        let image = Image::new();
+        // The first store tries image files out and writes its note, which the second one reads.
+        image.pull(&open(&place).expect("a new store")).expect("a first pull");
+        let note = fs::read(place.join(NOTE)).expect("a note");
+        fs::remove_dir_all(&place).expect("a store that nobody uses");
+        let mut note: serde_json::Value = serde_json::from_slice(&note).expect("a note");
+        note["why_not"] = why_not.into();
+        drop(open(&place).expect("a new store"));
+        fs::write(place.join(NOTE), note.to_string()).expect("a note");
+        image.pull(&open(&place).expect("the store")).expect("a first pull");
+        let mut files = Vec::new();
+        list(&place, &mut files);
+        files.retain(|path| path.is_file());
+        files.sort();
+        let has_images = files.iter().any(|path| path.ends_with("image"));
+        assert_eq!(has_images, why_not.is_none(), "the form of the layers");
+        Template { root, image, files }
+    }
+}
 
 /// The input is a list of damages.
 pub fn run(bytes: &[u8]) {
-    let template = &*TEMPLATE;
+    let template = match bytes.first() {
+        Some(128..) => &*IMAGES,
+        Some(..128) | None => &*DIRECTORIES,
+    };
     let place = tempfile::Builder::new().prefix("windlass-fuzz-").tempdir_in(memory()).expect("a directory");
     let root = place.path().join("store");
     let original = template.root.path().join("store");
@@ -112,16 +138,6 @@ fn told(error: &StoreError) {
 fn memory() -> &'static Path {
     let shared = Path::new("/dev/shm");
     if shared.is_dir() { shared } else { Path::new("/tmp") }
-}
-
-fn list(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if fs::symlink_metadata(&path).expect("an entry").is_dir() {
-            list(&path, found);
-        }
-        found.push(path);
-    }
 }
 
 /// Copies a tree with modes and times, as a backup would.
@@ -269,31 +285,6 @@ impl Image {
             assert!(have.values().any(holds), "the layer of {} is not whole", tree.display());
         }
     }
-}
-
-/// The entries of a tree: whether it is a directory, and its content.
-type Files = BTreeMap<Vec<u8>, (bool, Vec<u8>)>;
-
-/// Kind and content of each file of each unpacked layer. Modes and owners are not what a check compares.
-fn trees(root: &Path) -> BTreeMap<PathBuf, Files> {
-    let mut found = BTreeMap::new();
-    let Ok(snapshots) = fs::read_dir(root.join("snapshots")) else { return found };
-    for snapshot in snapshots {
-        let tree = snapshot.expect("an entry").path().join("fs");
-        if !tree.is_dir() {
-            continue;
-        }
-        let mut paths = Vec::new();
-        list(&tree, &mut paths);
-        let files = paths.iter().map(|path| {
-            let meta = fs::symlink_metadata(path).expect("an entry");
-            let name = path.strip_prefix(&tree).expect("it lies below").as_os_str().as_bytes().to_vec();
-            (name, (meta.is_dir(), if meta.is_file() { fs::read(path).unwrap_or_default() } else { Vec::new() }))
-        });
-        let files = files.collect();
-        found.insert(tree, files);
-    }
-    found
 }
 
 /// A ustar entry; a name that ends in a slash is a directory.
