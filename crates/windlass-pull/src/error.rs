@@ -100,6 +100,20 @@ pub enum PullError {
         #[source]
         source: Option<Box<FetchError>>,
     },
+    /// A blob cannot be had, but the layer's own tar is here and could be compressed anew.
+    #[error("{source}")]
+    Recompressible {
+        /// The blob.
+        digest: Digest,
+        /// Why it cannot be had.
+        source: Box<PullError>,
+    },
+    /// Layers were to be compressed anew and the target's name wants a certain manifest.
+    #[error("layers compressed anew give a manifest of another digest than {digest}")]
+    OtherDigest {
+        /// The digest in the name.
+        digest: Digest,
+    },
     /// A file or directory given by the caller could not be read or written.
     #[error("{}: {source}", .path.display())]
     Io {
@@ -153,6 +167,8 @@ impl PullError {
             PullError::ImageLimit { .. } => Reason::LimitExceeded,
             PullError::ImageUnknown { .. } => Reason::ImageUnknown,
             PullError::BlobMissing { .. } => Reason::BlobMissing,
+            PullError::Recompressible { source, .. } => source.reason(),
+            PullError::OtherDigest { .. } => Reason::InvalidConfig,
             PullError::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Reason::NoSpace,
                 std::io::ErrorKind::PermissionDenied => Reason::NotPermitted,
@@ -170,6 +186,7 @@ impl PullError {
         match self {
             PullError::Fetch { attempts, .. } | PullError::EveryCredential { attempts, .. } => attempts,
             PullError::Shared(error) => error.attempts(),
+            PullError::Recompressible { source, .. } => source.attempts(),
             PullError::Reference(_)
             | PullError::Workload(_)
             | PullError::Credentials { .. }
@@ -180,6 +197,7 @@ impl PullError {
             | PullError::ImageLimit { .. }
             | PullError::ImageUnknown { .. }
             | PullError::BlobMissing { .. }
+            | PullError::OtherDigest { .. }
             | PullError::Io { .. }
             | PullError::Layout { .. }
             | PullError::Canceled
@@ -189,6 +207,14 @@ impl PullError {
 
     /// What to do next, one line without a full stop.
     pub fn hint(&self) -> String {
+        if let PullError::Recompressible { .. } = self {
+            return "the layer's own tar is here: --recompress writes it compressed anew, with another manifest digest and \
+                    the same image ID; a docker-archive needs no compressed layer"
+                .to_owned();
+        }
+        if let PullError::OtherDigest { .. } = self {
+            return "give the target a tag, or leave --recompress out".to_owned();
+        }
         hint_from(self.reason(), self.attempts())
     }
 

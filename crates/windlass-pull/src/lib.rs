@@ -19,6 +19,7 @@ mod origin;
 mod pipe;
 mod pull;
 mod pump;
+mod recompress;
 mod request;
 mod resolve;
 mod save;
@@ -34,6 +35,7 @@ pub use engine::{Engine, EngineConfig};
 pub use error::PullError;
 pub use image_size::ImageLimits;
 pub use load::LoadRequest;
+pub use recompress::{Recompress, Recompressed};
 pub use request::{
     Action, ContainerReport, EnsureReport, EnsureRequest, Failure, PullOptions, PullReport, PullRequest,
     StrictPlatform, Wait,

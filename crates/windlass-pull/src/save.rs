@@ -1,9 +1,10 @@
 //! Images of the store as a layout or archive that other tools read.
 //!
 //! Layers whose compressed bytes are gone are fetched again by digest; the written bytes are verified while they
-//! are written, and nothing appears unless all of it is right.
+//! are written, and nothing appears unless all of it is right. A docker archive holds layers uncompressed: those that are
+//! kept as image files need no registry for it. Elsewhere such layers are compressed anew when that is asked for.
 //!
-//! Invariants: `a_loaded_image_is_the_saved_one` (dropped layers are fetched again), `several_images_share_one_archive`,
+//! Invariants: `a_docker_archive_needs_no_registry_for_image_files`, `layers_are_compressed_anew_when_asked`, `a_loaded_image_is_the_saved_one` (dropped layers are fetched again), `several_images_share_one_archive`,
 //! `an_image_out_of_an_index_is_saved_as_its_manifest`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,12 +15,14 @@ use windlass_core::digest::Digest;
 use windlass_core::keyring::Mode;
 use windlass_core::manifest::{Compression, Descriptor, LayerType, media_type};
 use windlass_core::reference::Reference;
+use windlass_store::LayerRecord;
 
 use crate::PullError;
 use crate::archive::sink::{Sink, blob_name};
 use crate::archive::source::io_error;
 use crate::archive::{CHOSEN_FROM, DockerItem, IMAGE_NAME, REF_NAME, WrittenIndex};
 use crate::engine::{Engine, blocking};
+use crate::recompress::{LayerSupply, Recompress, Recompressed, layer_supply, rewritten};
 use crate::request::PullOptions;
 use crate::supply::{Access, Stored, Supply, feed, stored, supply};
 
@@ -45,6 +48,8 @@ pub struct SaveRequest {
     pub path: PathBuf,
     /// Whose rules the credentials follow when dropped layers are fetched again.
     pub mode: Mode,
+    /// What to do about those that cannot be fetched. A docker archive has no compressed layers.
+    pub recompress: Recompress,
     /// The rest; only `cancel` matters.
     pub options: PullOptions,
 }
@@ -56,13 +61,16 @@ pub struct SaveReport {
     pub images: Vec<Digest>,
     /// Blobs that had to be fetched again.
     pub fetched_again: usize,
+    /// Images that were written with another manifest, because layers were compressed anew.
+    pub recompressed: Vec<Recompressed>,
 }
 
 impl Engine {
     /// Writes images out. Nothing appears at the path unless all of it could be written.
     ///
     /// # Errors
-    /// [`PullError::BlobMissing`] when a dropped layer is no longer served; I/O errors with their path.
+    /// [`PullError::BlobMissing`] when a dropped layer is no longer served, [`PullError::Recompressible`] when it cannot
+    /// be fetched and could be compressed anew; I/O errors with their path.
     pub async fn save(&self, request: SaveRequest) -> Result<SaveReport, PullError> {
         let access = Access { mode: request.mode, cancel: request.options.cancel.clone() };
         let mut images = Vec::new();
@@ -76,7 +84,9 @@ impl Engine {
             SaveFormat::OciArchive | SaveFormat::DockerArchive => Sink::tar(&path),
         })
         .await?;
-        let mut save = Save { engine: self, sink: Some(sink), access, report: SaveReport::default() };
+        let recompress = request.recompress;
+        let report = SaveReport::default();
+        let mut save = Save { engine: self, sink: Some(sink), access, recompress, anew: HashMap::new(), report };
         match request.format {
             SaveFormat::OciDir | SaveFormat::OciArchive => save.oci(&images).await?,
             SaveFormat::DockerArchive => save.docker(&images).await?,
@@ -95,6 +105,9 @@ struct Save<'e> {
     /// Out only while a worker writes.
     sink: Option<Sink>,
     access: Access,
+    recompress: Recompress,
+    /// Layers that were compressed anew, by the digest that their manifests have.
+    anew: HashMap<Digest, Descriptor>,
     report: SaveReport,
 }
 
@@ -106,6 +119,7 @@ impl Save<'_> {
             for layer in &image.manifest.layers {
                 self.layer_blob(image, layer).await?;
             }
+            let image = &self.as_written(image)?;
             let (config, documents) = (image.config.clone(), image.documents.clone());
             let id = image.image.id.clone();
             self.with_sink(move |sink| {
@@ -122,10 +136,23 @@ impl Save<'_> {
 
     /// Writes a layer's blob once, from wherever it is.
     async fn layer_blob(&mut self, image: &Stored, layer: &Descriptor) -> Result<(), PullError> {
-        if self.sink.as_ref().is_some_and(|sink| sink.has_blob(&layer.digest)) {
+        let is_written = self.sink.as_ref().is_some_and(|sink| sink.has_blob(&layer.digest));
+        if is_written || self.anew.contains_key(&layer.digest) {
             return Ok(());
         }
-        let supply = self.supply(image, layer).await?;
+        let inner = &self.engine.inner;
+        match layer_supply(inner, &image.image, layer, &self.access, self.recompress).await? {
+            LayerSupply::Named(supply) => self.blob_from(supply, layer).await,
+            LayerSupply::Anew(anew) => {
+                let new = anew.descriptor.clone();
+                self.anew.insert(layer.digest.clone(), new.clone());
+                self.with_sink(move |sink| sink.blob(&new.digest, new.size_bytes, &mut anew.open(0))).await
+            }
+        }
+    }
+
+    async fn blob_from(&mut self, supply: Supply, layer: &Descriptor) -> Result<(), PullError> {
+        self.count(&supply);
         let mut sink = self.take()?;
         let blob = layer.clone();
         let written = feed(supply, &self.access, move |mut bytes| {
@@ -136,6 +163,22 @@ impl Save<'_> {
         Ok(())
     }
 
+    /// The image with the manifest that it gets when layers of it were compressed anew. No index lists that one, and no
+    /// name by digest means it.
+    fn as_written(&mut self, image: &Stored) -> Result<Stored, PullError> {
+        let mut image = image.clone();
+        let Some((manifest, bytes)) = image.documents.last() else { return Ok(image) };
+        if let Some((written, bytes, layers)) = rewritten(manifest, bytes, &self.anew)? {
+            let (stored, id) = (manifest.digest.clone(), image.image.id.clone());
+            let digest = written.digest.clone();
+            self.report.recompressed.push(Recompressed { image: id, stored, written: digest, layers });
+            image.root = written.clone();
+            image.documents = vec![(written, bytes)];
+            image.image.repo_digests.clear();
+        }
+        Ok(image)
+    }
+
     async fn docker(&mut self, images: &[(String, Stored)]) -> Result<(), PullError> {
         let mut items: Vec<DockerItem> = Vec::new();
         let mut written: HashMap<Digest, String> = HashMap::new();
@@ -144,7 +187,7 @@ impl Save<'_> {
             for (layer, record) in image.manifest.layers.iter().zip(&image.image.layers) {
                 if !written.contains_key(&record.diff_id) {
                     let member = blob_name(&record.diff_id);
-                    self.plain_layer(image, layer, &record.diff_id).await?;
+                    self.plain_layer(image, layer, record).await?;
                     written.insert(record.diff_id.clone(), member);
                 }
                 layers.push(written[&record.diff_id].clone());
@@ -162,9 +205,25 @@ impl Save<'_> {
         self.with_sink(move |sink| sink.file("manifest.json", &items)).await
     }
 
-    /// Writes a layer uncompressed. Its length must be known first, so it goes through an unnamed file.
-    async fn plain_layer(&mut self, image: &Stored, layer: &Descriptor, diff_id: &Digest) -> Result<(), PullError> {
-        let supply = self.supply(image, layer).await?;
+    /// Writes a layer uncompressed: out of its image file, or from its blob.
+    async fn plain_layer(&mut self, image: &Stored, layer: &Descriptor, record: &LayerRecord) -> Result<(), PullError> {
+        let (store, chain) = (self.engine.store().clone(), record.chain_id.clone());
+        if let Some(mut tar) = blocking(move || store.layer_tar(&chain)).await? {
+            let diff_id = record.diff_id.clone();
+            return self.with_sink(move |sink| sink.blob(&diff_id, tar.left_bytes(), &mut tar)).await;
+        }
+        self.decompressed_layer(image, layer, &record.diff_id).await
+    }
+
+    /// Writes a layer from its blob. Its length must be known first, so it goes through an unnamed file.
+    async fn decompressed_layer(
+        &mut self,
+        image: &Stored,
+        layer: &Descriptor,
+        diff_id: &Digest,
+    ) -> Result<(), PullError> {
+        let supply = supply(&self.engine.inner, &image.image, layer, &self.access).await?;
+        self.count(&supply);
         let mut sink = self.take()?;
         let (diff_id, spool_dir) = (diff_id.clone(), self.engine.store().root().to_owned());
         let kind = LayerType::of(&layer.media_type).map_or(Compression::None, |kind| kind.compression);
@@ -177,12 +236,11 @@ impl Save<'_> {
         Ok(())
     }
 
-    async fn supply(&mut self, image: &Stored, layer: &Descriptor) -> Result<Supply, PullError> {
-        let found = supply(&self.engine.inner, &image.image, layer, &self.access).await?;
-        if matches!(found, Supply::Fetch(_)) {
-            self.report.fetched_again += 1;
+    fn count(&mut self, supply: &Supply) {
+        match supply {
+            Supply::Fetch(_) => self.report.fetched_again += 1,
+            Supply::Kept(_) | Supply::Tar(_) => {}
         }
-        Ok(found)
     }
 
     fn take(&mut self) -> Result<Sink, PullError> {

@@ -1,5 +1,5 @@
-//! The compressed bytes of a stored image's blob, wherever they can still be had: kept in the store, or fetched
-//! again by digest from the repositories the image came from.
+//! The bytes of a stored image's blob as its manifest names them, wherever they can still be had: kept in the store, in
+//! an image file where the layer is uncompressed, or fetched again by digest from the repositories the image came from.
 //!
 //! Invariants: `a_load_keeps_layers_that_a_pull_had_dropped` (kept blobs need no network), `a_blob_nobody_has_is_named_with_its_source`.
 
@@ -10,7 +10,7 @@ use windlass_core::keyring::Mode;
 use windlass_core::manifest::{Descriptor, Document, Manifest, parse_document};
 use windlass_core::reference::Reference;
 use windlass_distribution::{BlobEvent, BlobFetch, Repository};
-use windlass_store::Image;
+use windlass_store::{Image, LayerRecord, StoredTar};
 
 use crate::PullError;
 use crate::attempt::Attempts;
@@ -78,6 +78,8 @@ pub(crate) type BlobReader = Box<dyn Read + Send>;
 /// A blob's bytes: from the store, or as a fetch that has begun.
 pub(crate) enum Supply {
     Kept(std::fs::File),
+    /// The blob is an uncompressed layer, which an image file holds.
+    Tar(StoredTar),
     Fetch(Box<Begun>),
 }
 
@@ -106,6 +108,14 @@ pub(crate) async fn supply(
     });
     if let Some(file) = kept.await? {
         return Ok(Supply::Kept(file));
+    }
+    let is_plain = |layer: &&LayerRecord| layer.blob == blob.digest && layer.diff_id == blob.digest;
+    if let Some(layer) = image.layers.iter().find(is_plain) {
+        let (store, chain, size_bytes) = (engine.store.clone(), layer.chain_id.clone(), blob.size_bytes);
+        let tar = blocking(move || store.layer_tar(&chain)).await?;
+        if let Some(tar) = tar.filter(|tar| tar.left_bytes() == size_bytes) {
+            return Ok(Supply::Tar(tar));
+        }
     }
     let mut last = None;
     for source in &image.sources {
@@ -137,6 +147,7 @@ pub(crate) async fn feed<T: Send + 'static>(
 ) -> Result<T, PullError> {
     match supply {
         Supply::Kept(file) => blocking(move || work(Box::new(BufReader::with_capacity(READ_BYTES, file)))).await,
+        Supply::Tar(tar) => blocking(move || work(Box::new(BufReader::with_capacity(READ_BYTES, tar)))).await,
         Supply::Fetch(mut begun) => {
             let (writer, reader) = pipe();
             let worker = tokio::task::spawn_blocking(move || work(Box::new(reader)));

@@ -6,7 +6,7 @@
 //! Invariants: `a_pushed_image_is_the_stored_one`, `copy_takes_the_whole_index_or_one_platform`,
 //! `blobs_of_the_same_registry_are_mounted`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use windlass_core::keyring::Mode;
 use windlass_core::manifest::{Descriptor, Document, IndexWalk, LayerType, Manifest};
 use windlass_core::reference::Reference;
 use windlass_distribution::{FetchedManifest, Mount, Pushed, Repository, TagOrDigest, UploadSource};
-use windlass_store::{Name, Store};
+use windlass_store::{Image, Name, Store};
 
 use crate::PullError;
 use crate::attempt::Attempts;
@@ -26,9 +26,10 @@ use crate::origin::Origin;
 use crate::pipe::{PipeWriter, pipe};
 use crate::pull::{or_canceled, wanted};
 use crate::pump::pump_to_end;
+use crate::recompress::{Anew, LayerSupply, Recompress, Recompressed, layer_supply, rewritten};
 use crate::request::PullOptions;
 use crate::resolve::resolve;
-use crate::supply::{Access, Supply, stored, supply};
+use crate::supply::{Access, Stored, Supply, stored};
 
 /// An image of the store to be pushed.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct PushRequest {
     pub target: Option<String>,
     /// Whose rules the credentials follow.
     pub mode: Mode,
+    /// What to do about layers that are not kept here and cannot be fetched again.
+    pub recompress: Recompress,
     /// The rest; only `cancel` matters.
     pub options: PullOptions,
 }
@@ -82,6 +85,8 @@ pub struct TransferReport {
     pub mounted: usize,
     /// Blobs that were there before.
     pub already_there: usize,
+    /// How it differs from the stored image, where layers of it were compressed anew.
+    pub recompressed: Option<Recompressed>,
 }
 
 /// How a blob came to be at the target.
@@ -96,48 +101,49 @@ impl Engine {
     /// Pushes an image of the store: the manifest of its platform, under the target's tag or digest.
     ///
     /// # Errors
-    /// [`PullError::BlobMissing`] when a dropped layer is served by nobody any more; what the registry says.
+    /// [`PullError::BlobMissing`] when a dropped layer is served by nobody any more, [`PullError::Recompressible`] when
+    /// it could be compressed anew, [`PullError::OtherDigest`] when it was to be and the target is a digest; what the
+    /// registry says.
     pub async fn push(&self, request: PushRequest) -> Result<TransferReport, PullError> {
         let image = stored(&self.inner, &request.image).await?;
         let target = request.target.as_deref().unwrap_or(&request.image);
         let target = Reference::parse(target).map_err(PullError::Reference)?;
         let repository = self.inner.repository(&target, request.mode).await?;
         let name = target_name(&repository, &target)?;
-        let access = Access { mode: request.mode, cancel: request.options.cancel.clone() };
         let host = target.host().to_string();
         let from = image.image.sources.iter().find(|source| source.host == host && source.path != target.path());
-        let from = from.map(|source| source.path.clone());
-        let (manifest_at, manifest_bytes) =
-            image.documents.last().cloned().ok_or(PullError::Internal("a stored image has no manifest"))?;
-        let mut report = TransferReport::new(&target, manifest_at.digest.clone());
+        let mut report = TransferReport::new(&target, image.image.id.clone());
+        let push = Arc::new(Push {
+            engine: self.clone(),
+            mount_from: from.map(|source| source.path.clone()),
+            image,
+            repository,
+            recompress: request.recompress,
+            wants: target.digest().cloned(),
+            access: Access { mode: request.mode, cancel: request.options.cancel.clone() },
+        });
+        let mut anew = HashMap::new();
+        let mut count = |report: &mut TransferReport, (blob, came, new): Sent| {
+            report.count(came);
+            anew.extend(new.map(|new| (blob, new)));
+        };
         let mut tasks = JoinSet::new();
-        let config = UploadSource::bytes(Bytes::from(image.config.clone()));
-        for blob in blobs(&image.manifest) {
-            let (engine, repository, access) = (self.clone(), repository.clone(), access.clone());
-            let (image, from, config) = (image.image.clone(), from.clone(), config.clone());
-            let is_config = blob.digest == image.id;
+        for blob in blobs(&push.image.manifest) {
             while tasks.len() >= self.inner.layers_in_work {
-                report.count(next(&mut tasks, &request.options).await?);
+                let sent = next(&mut tasks, &request.options).await?;
+                count(&mut report, sent);
             }
-            tasks.spawn(async move {
-                if let Some(came) = without_upload(&repository, &blob, from.as_deref()).await? {
-                    return Ok(came);
-                }
-                let source = match is_config {
-                    true => config,
-                    false => match supply(&engine.inner, &image, &blob, &access).await? {
-                        Supply::Kept(_) => from_store(engine.store(), &blob.digest),
-                        Supply::Fetch(begun) => from_registry(begun.repository.clone(), blob.clone()),
-                    },
-                };
-                upload(&repository, &blob, &source).await
-            });
+            let push = push.clone();
+            tasks.spawn(async move { push.blob(blob).await });
         }
         while !tasks.is_empty() {
-            report.count(next(&mut tasks, &request.options).await?);
+            let sent = next(&mut tasks, &request.options).await?;
+            count(&mut report, sent);
         }
-        let pushed = repository.push_manifest(&name, &manifest_at.media_type, Bytes::from(manifest_bytes));
-        or_canceled(&request.options, wrap(&repository, pushed)).await?;
+        let (manifest, bytes) = push.manifest(&anew, &mut report)?;
+        let pushed = push.repository.push_manifest(&name, &manifest.media_type, Bytes::from(bytes));
+        or_canceled(&request.options, wrap(&push.repository, pushed)).await?;
+        report.digest = manifest.digest;
         report.documents = 1;
         Ok(report)
     }
@@ -185,7 +191,7 @@ impl Engine {
 impl TransferReport {
     fn new(target: &Reference, digest: Digest) -> TransferReport {
         let target = Name::of(target).to_string();
-        TransferReport { target, digest, documents: 0, uploaded: 0, mounted: 0, already_there: 0 }
+        TransferReport { target, digest, documents: 0, uploaded: 0, mounted: 0, already_there: 0, recompressed: None }
     }
 
     fn count(&mut self, came: Came) {
@@ -194,6 +200,76 @@ impl TransferReport {
             Came::Mounted => self.mounted += 1,
             Came::There => self.already_there += 1,
         }
+    }
+}
+
+/// One image on its way to a registry.
+struct Push {
+    engine: Engine,
+    image: Stored,
+    repository: Repository,
+    /// A repository of the same registry that has the image's blobs.
+    mount_from: Option<String>,
+    access: Access,
+    recompress: Recompress,
+    /// The digest in the target's name.
+    wants: Option<Digest>,
+}
+
+/// A blob of the stored manifest, how it came there, and the blob that came instead.
+type Sent = (Digest, Came, Option<Descriptor>);
+
+impl Push {
+    async fn blob(&self, blob: Descriptor) -> Result<Sent, PullError> {
+        if let Some(came) = without_upload(&self.repository, &blob, self.mount_from.as_deref()).await? {
+            return Ok((blob.digest, came, None));
+        }
+        if blob.digest == self.image.image.id {
+            let config = UploadSource::bytes(Bytes::from(self.image.config.clone()));
+            let came = upload(&self.repository, &blob, &config).await?;
+            return Ok((blob.digest, came, None));
+        }
+        let (engine, image) = (&self.engine.inner, &self.image.image);
+        let source = match layer_supply(engine, image, &blob, &self.access, self.recompress).await? {
+            LayerSupply::Named(Supply::Kept(_)) => from_store(self.engine.store(), &blob.digest),
+            LayerSupply::Named(Supply::Tar(_)) => from_image_file(self.engine.store(), image, &blob.digest)?,
+            LayerSupply::Named(Supply::Fetch(begun)) => from_registry(begun.repository.clone(), blob.clone()),
+            LayerSupply::Anew(anew) => return self.anew(blob.digest, anew).await,
+        };
+        let came = upload(&self.repository, &blob, &source).await?;
+        Ok((blob.digest, came, None))
+    }
+
+    async fn anew(&self, digest: Digest, anew: Box<Anew>) -> Result<Sent, PullError> {
+        if let Some(digest) = self.wants.clone() {
+            return Err(PullError::OtherDigest { digest });
+        }
+        let new = anew.descriptor.clone();
+        let came = match without_upload(&self.repository, &new, None).await? {
+            Some(came) => came,
+            None => {
+                let source = UploadSource::new(move |offset| Ok(Box::new(anew.open(offset))));
+                upload(&self.repository, &new, &source).await?
+            }
+        };
+        Ok((digest, came, Some(new)))
+    }
+
+    /// The manifest to write at last.
+    fn manifest(
+        &self,
+        anew: &HashMap<Digest, Descriptor>,
+        report: &mut TransferReport,
+    ) -> Result<(Descriptor, Vec<u8>), PullError> {
+        let stored = self.image.documents.last().cloned();
+        let (manifest, bytes) = stored.ok_or(PullError::Internal("a stored image has no manifest"))?;
+        let Some((written, bytes_written, layers)) = rewritten(&manifest, &bytes, anew)? else {
+            return Ok((manifest, bytes));
+        };
+        let image = self.image.image.id.clone();
+        let (stored, digest) = (manifest.digest, written.digest.clone());
+        report.recompressed = Some(Recompressed { image, stored, written: digest, layers });
+        Ok((written, bytes_written))
     }
 }
 
@@ -215,10 +291,10 @@ fn target_name(repository: &Repository, target: &Reference) -> Result<TagOrDiges
     checked.map_err(|error| PullError::Fetch { source: Box::new(error), attempts: Attempts::of(repository) })
 }
 
-async fn next(tasks: &mut JoinSet<Result<Came, PullError>>, options: &PullOptions) -> Result<Came, PullError> {
+async fn next<T: 'static>(tasks: &mut JoinSet<Result<T, PullError>>, options: &PullOptions) -> Result<T, PullError> {
     or_canceled(options, async {
         match tasks.join_next().await {
-            Some(Ok(came)) => came,
+            Some(Ok(done)) => done,
             Some(Err(_)) | None => Err(PullError::Internal("a transfer's task panicked")),
         }
     })
@@ -266,6 +342,19 @@ fn from_store(store: &Store, digest: &Digest) -> UploadSource {
         file.seek(SeekFrom::Start(offset))?;
         Ok(Box::new(file))
     })
+}
+
+/// An uncompressed layer out of its image file, opened anew for every try.
+fn from_image_file(store: &Store, image: &Image, digest: &Digest) -> Result<UploadSource, PullError> {
+    let layer = image.layers.iter().find(|layer| layer.blob == *digest);
+    let chain = layer.map(|layer| layer.chain_id.clone()).ok_or(PullError::Internal("a layer has no record"))?;
+    let store = store.clone();
+    Ok(UploadSource::new(move |offset| {
+        let tar = store.layer_tar(&chain).map_err(io::Error::other)?;
+        let mut tar = tar.ok_or(io::ErrorKind::NotFound)?;
+        tar.skip(offset);
+        Ok(Box::new(tar))
+    }))
 }
 
 /// A blob of another repository, fetched while it is sent; every try fetches it anew.

@@ -10,8 +10,11 @@ use windlass_core::keyring::Mode;
 use windlass_core::manifest::media_type;
 use windlass_core::reason::Reason;
 use windlass_pull::events::Silent;
-use windlass_pull::{ImageSource, LoadRequest, PullError, PullOptions, PullReport, SaveFormat, SaveRequest};
+use windlass_pull::{
+    ImageSource, LoadRequest, PullError, PullOptions, PullReport, Recompress, SaveFormat, SaveRequest,
+};
 use windlass_registry::route::RouteKind;
+use windlass_store::SnapshotFormat;
 use windlass_testkit::images::{Compression, Entry, Image, Index, Layer, incompressible, small, small_for};
 use windlass_testkit::registry::TestRegistry;
 
@@ -23,7 +26,14 @@ async fn load(rig: &Rig, path: &Path, name: Option<&str>) -> Result<Vec<PullRepo
 
 fn save(images: &[&str], format: SaveFormat, path: &Path) -> SaveRequest {
     let images = images.iter().map(|image| (*image).to_owned()).collect();
-    SaveRequest { images, format, path: path.to_owned(), mode: Mode::Windlass, options: PullOptions::default() }
+    SaveRequest {
+        images,
+        format,
+        path: path.to_owned(),
+        mode: Mode::Windlass,
+        recompress: Recompress::No,
+        options: PullOptions::default(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +123,7 @@ async fn a_loaded_image_is_the_saved_one() {
         .finish();
     let index = Index::of([small_for("other", "arm64", Some("v8")), image.clone()]);
     let reference = registry.place(&index.bundle(), "team/app", "1.4");
-    let rig = Rig::new();
+    let rig = Rig::of_format(SnapshotFormat::Overlay).unwrap();
     let pulled = rig.pull(&reference).await.unwrap();
     registry.take_requests();
     for (file, format) in
@@ -189,7 +199,7 @@ async fn a_load_keeps_layers_that_a_pull_had_dropped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_images_share_one_archive() {
     let registry = TestRegistry::open();
-    let rig = Rig::new();
+    let rig = Rig::of_format(SnapshotFormat::Overlay).unwrap();
     let one = registry.place(&small("one").bundle(), "app", "1");
     let two = registry.place(&small("two").bundle(), "app", "2");
     rig.pull(&one).await.unwrap();
@@ -248,4 +258,146 @@ async fn an_image_out_of_an_index_is_saved_as_its_manifest() {
     std::fs::write(path.join("index.json"), text).unwrap();
     let loaded = load(&Rig::new(), &path, None).await.unwrap();
     assert_eq!(loaded[0].digest, pulled.manifest);
+}
+
+/// Layers of every compression, and one below that two images share.
+fn compressed() -> Image {
+    Image::build()
+        .layer(Layer::new([Entry::file("a", incompressible(100_000, 1))]))
+        .layer(Layer::new([Entry::file("b", "b".repeat(50_000))]).compression(Compression::Zstd))
+        .layer(Layer::new([Entry::file("c", "c")]).compression(Compression::None))
+        .finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_docker_archive_needs_no_registry_for_image_files() {
+    let Some(rig) = Rig::of_format(SnapshotFormat::Erofs) else { return };
+    let registry = TestRegistry::open();
+    let image = compressed();
+    let reference = registry.place(&image.bundle(), "app", "1");
+    rig.pull(&reference).await.unwrap();
+    drop(registry);
+    let path = rig.path("docker.tar");
+    let report = rig.engine.save(save(&[&reference], SaveFormat::DockerArchive, &path)).await.unwrap();
+    assert_eq!((report.fetched_again, report.recompressed), (0, Vec::new()));
+    let fresh = Rig::new();
+    let loaded = load(&fresh, &path, None).await.unwrap();
+    assert_eq!(&loaded[0].id, image.id());
+    let found = fresh.engine.store().find(&reference).unwrap().unwrap();
+    let diff_ids =
+        |layers: &[windlass_store::LayerRecord]| layers.iter().map(|l| l.diff_id.clone()).collect::<Vec<_>>();
+    assert_eq!(diff_ids(&found.layers), image.layers.iter().map(|l| l.diff_id.clone()).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_uncompressed_layer_comes_out_of_its_image_file() {
+    let Some(rig) = Rig::of_format(SnapshotFormat::Erofs) else { return };
+    let registry = TestRegistry::open();
+    let plain = |text: &str| Layer::new([Entry::file(text, text)]).compression(Compression::None);
+    let image = Image::build().layer(plain("one")).layer(plain("two")).finish();
+    let reference = registry.place(&image.bundle(), "app", "1");
+    let pulled = rig.pull(&reference).await.unwrap();
+    drop(registry);
+    let path = rig.path("dir");
+    let report = rig.engine.save(save(&[&reference], SaveFormat::OciDir, &path)).await.unwrap();
+    assert_eq!((report.fetched_again, report.recompressed), (0, Vec::new()));
+    assert_eq!(entries(&path), [(media_type::OCI_MANIFEST.to_owned(), pulled.manifest.to_string())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_compressed_anew_when_asked() {
+    let Some(rig) = Rig::of_format(SnapshotFormat::Erofs) else { return };
+    let registry = TestRegistry::open();
+    let image = compressed();
+    let index = Index::of([small_for("other", "arm64", Some("v8")), image.clone()]);
+    let reference = registry.place(&index.bundle(), "team/app", "1");
+    let pulled = rig.pull(&reference).await.unwrap();
+    let by_digest = format!("{}/team/app@{}", registry.host(), pulled.digest);
+    rig.pull(&by_digest).await.unwrap();
+    registry.take_requests();
+    let anew = |name: &str, path: &Path| SaveRequest {
+        recompress: Recompress::Yes,
+        ..save(&[name], SaveFormat::OciDir, path)
+    };
+    // While the registry serves them, the blobs stay what they are.
+    let report = rig.engine.save(anew(&reference, &rig.path("served"))).await.unwrap();
+    assert_eq!((report.fetched_again, report.recompressed), (2, Vec::new()));
+    assert_eq!(entries(&rig.path("served"))[0].1, pulled.manifest.to_string());
+    drop(registry);
+    let path = rig.path("refused");
+    let error = rig.engine.save(save(&[&reference], SaveFormat::OciDir, &path)).await.unwrap_err();
+    assert!(matches!(error, PullError::Recompressible { .. }), "{error:?}");
+    assert_eq!(error.reason(), Reason::RegistryUnavailable);
+    assert!(error.hint().contains("--recompress"), "{}", error.hint());
+    assert!(!path.exists());
+    for (dir, name) in [("one", &reference), ("two", &by_digest)] {
+        let path = rig.path(dir);
+        let report = rig.engine.save(anew(name, &path)).await.unwrap();
+        let [told] = report.recompressed.as_slice() else { panic!("{report:?}") };
+        assert_eq!((&told.image, &told.stored, told.layers), (image.id(), &pulled.manifest, 2), "{dir}");
+        assert_eq!(entries(&path), [(media_type::OCI_MANIFEST.to_owned(), told.written.to_string())], "{dir}");
+        let index = std::fs::read_to_string(path.join("index.json")).unwrap();
+        assert!(!index.contains(pulled.digest.as_str()), "{dir}: neither a name nor a note means the index: {index}");
+        let fresh = Rig::new();
+        let loaded = load(&fresh, &path, None).await.unwrap();
+        assert_eq!((&loaded[0].id, &loaded[0].manifest), (image.id(), &told.written), "{dir}");
+        let found = fresh.engine.store().find(image.id().as_str()).unwrap().unwrap();
+        for (layer, own) in found.layers.iter().zip(&image.layers) {
+            assert_eq!((&layer.diff_id, &layer.media_type), (&own.diff_id, &own.blob.media_type), "{dir}");
+        }
+        let last = image.layers.last().unwrap();
+        assert_eq!(found.layers.last().unwrap().blob, last.blob.digest, "an uncompressed layer needs nothing");
+    }
+}
+
+/// The image files of a store.
+fn image_files(rig: &Rig) -> Vec<std::path::PathBuf> {
+    let snapshots = std::fs::read_dir(rig.engine.store().root().join("snapshots")).unwrap();
+    snapshots.map(|entry| entry.unwrap().path().join("image")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_tar_is_not_compressed_anew() {
+    let Some(rig) = Rig::of_format(SnapshotFormat::Erofs) else { return };
+    let registry = TestRegistry::open();
+    let reference = registry.place(&compressed().bundle(), "app", "1");
+    rig.pull(&reference).await.unwrap();
+    drop(registry);
+    for path in image_files(&rig) {
+        use std::os::unix::fs::FileExt as _;
+        // In the first header of the tar.
+        std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(b"x", 4096 + 300).unwrap();
+    }
+    for format in [SaveFormat::OciDir, SaveFormat::DockerArchive] {
+        let path = rig.path("out");
+        let request = SaveRequest { recompress: Recompress::Yes, ..save(&[&reference], format, &path) };
+        let error = rig.engine.save(request).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::DigestMismatch, "{format:?} {error:?}");
+        assert!(!path.exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tar_read_back_is_not_compressed_anew() {
+    let Some(rig) = Rig::of_format(SnapshotFormat::Erofs) else { return };
+    let registry = TestRegistry::open();
+    let reference = registry.place(&compressed().bundle(), "app", "1");
+    // The layers of a directory store, converted: their files are there, their own tars are not.
+    let mut options = windlass_store::StoreOptions::default();
+    options.snapshot_format = SnapshotFormat::Overlay;
+    let root = rig.engine.store().root().to_owned();
+    let before = windlass_store::Store::open(&root, options).unwrap();
+    rig.pull_into(before, &reference).await.unwrap();
+    let report = rig.engine.store().convert(&mut |_, _| {}).unwrap();
+    let read_back = windlass_store::Conversion::Converted(Some(windlass_store::TarIs::ReadBack));
+    assert!(report.layers.iter().all(|layer| layer.outcome == read_back), "{report:?}");
+    drop(registry);
+    for format in [SaveFormat::OciDir, SaveFormat::DockerArchive] {
+        for recompress in [Recompress::No, Recompress::Yes] {
+            let request = SaveRequest { recompress, ..save(&[&reference], format, &rig.path("out")) };
+            let error = rig.engine.save(request).await.unwrap_err();
+            assert_eq!(error.reason(), Reason::RegistryUnavailable, "{format:?} {recompress:?} {error:?}");
+            assert!(!error.hint().contains("--recompress"), "{}", error.hint());
+        }
+    }
 }

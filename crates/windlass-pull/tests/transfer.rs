@@ -8,8 +8,11 @@ use common::Rig;
 use windlass_core::keyring::Mode;
 use windlass_core::reason::Reason;
 use windlass_pull::events::Silent;
-use windlass_pull::{CopyRequest, ImageSource, Platforms, PullOptions, PushRequest, UnpackReport, UnpackRequest};
+use windlass_pull::{
+    CopyRequest, ImageSource, Platforms, PullOptions, PushRequest, Recompress, UnpackReport, UnpackRequest,
+};
 use windlass_registry::route::RouteKind;
+use windlass_store::SnapshotFormat;
 use windlass_testkit::faults::{Fault, FaultyRegistry, When};
 use windlass_testkit::images::{Compression, Entry, Image, Index, Layer, incompressible, small, small_for};
 use windlass_testkit::registry::TestRegistry;
@@ -19,6 +22,7 @@ fn push(image: &str, target: &str) -> PushRequest {
         image: image.to_owned(),
         target: Some(target.to_owned()),
         mode: Mode::Windlass,
+        recompress: Recompress::No,
         options: PullOptions::default(),
     }
 }
@@ -161,4 +165,33 @@ async fn nothing_appears_when_a_layer_is_wrong() {
     assert_eq!(error.reason(), Reason::DigestMismatch, "{error:?}");
     let left: Vec<_> = std::fs::read_dir(rig.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["store"], "neither the tree nor the stage is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_compressed_anew_for_a_push_when_asked() {
+    let Some(rig) = Rig::of_format(SnapshotFormat::Erofs) else { return };
+    let (from, to) = (TestRegistry::open(), TestRegistry::open());
+    let image = Image::build()
+        .layer(Layer::new([Entry::file("a", incompressible(3 << 20, 1))]))
+        .layer(Layer::new([Entry::file("b", "b")]).compression(Compression::Zstd))
+        .layer(Layer::new([Entry::file("c", "c")]).compression(Compression::None))
+        .finish();
+    let reference = from.place(&image.bundle(), "team/app", "1");
+    let pulled = rig.pull(&reference).await.unwrap();
+    drop(from);
+    let target = to.reference("other/app", "2");
+    let error = rig.engine.push(push(&reference, &target)).await.unwrap_err();
+    assert!(error.hint().contains("--recompress"), "{error:?}");
+    let by_digest = format!("{}/other/app@{}", to.host(), pulled.manifest);
+    let anew = |target: &str| PushRequest { recompress: Recompress::Yes, ..push(&reference, target) };
+    let error = rig.engine.push(anew(&by_digest)).await.unwrap_err();
+    assert!(matches!(error, windlass_pull::PullError::OtherDigest { .. }), "{error:?}");
+    let report = rig.engine.push(anew(&target)).await.unwrap();
+    let told = report.recompressed.unwrap();
+    assert_eq!((&told.image, &told.stored, told.layers), (image.id(), &pulled.manifest, 2));
+    assert_eq!((&report.digest, report.uploaded + report.already_there), (&told.written, 4));
+    let again = rig.engine.push(anew(&target)).await.unwrap();
+    assert_eq!((&again.digest, again.uploaded), (&report.digest, 0), "the same tar gives the same blob");
+    let fresh = Rig::new().pull(&target).await.unwrap();
+    assert_eq!((&fresh.id, &fresh.manifest), (image.id(), &told.written));
 }

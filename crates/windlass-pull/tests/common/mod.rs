@@ -11,7 +11,7 @@ use windlass_credentials::CredentialSources;
 use windlass_distribution::{Client, ClientConfig};
 use windlass_pull::events::{Event, EventSink, Silent};
 use windlass_pull::{Engine, EngineConfig, ImageLimits, PullError, PullOptions, PullReport, PullRequest};
-use windlass_store::{Store, StoreOptions};
+use windlass_store::{SnapshotFormat, Store, StoreOptions};
 
 /// An engine with everything around it.
 pub struct Rig {
@@ -43,6 +43,23 @@ impl Rig {
     /// With credentials by registry host: user and password.
     pub fn with(config: ClientConfig, logins: &[(&str, &str, &str)]) -> Rig {
         Rig::with_store(config, logins, StoreOptions::default())
+    }
+
+    /// With layers kept in this form; `None` where image files are wanted and cannot be mounted.
+    pub fn of_format(format: SnapshotFormat) -> Option<Rig> {
+        let mut options = StoreOptions::default();
+        options.snapshot_format = format;
+        let rig = Rig::with_store(client_config(), &[], options);
+        if format == SnapshotFormat::Erofs && !rig.has_image_files() {
+            skipped("image files cannot be mounted here");
+            return None;
+        }
+        Some(rig)
+    }
+
+    /// Whether layers can be kept as image files: an empty store has nothing to convert, but asks.
+    fn has_image_files(&self) -> bool {
+        self.engine.store().convert(&mut |_, _| {}).is_ok()
     }
 
     /// With bounds on what the layers of an image come to together.
@@ -78,9 +95,22 @@ impl Rig {
         self.dir.path().join(name)
     }
 
+    /// A pull into another store, with an engine of its own.
+    pub async fn pull_into(&self, store: Store, image: &str) -> Result<PullReport, PullError> {
+        let client = Client::new(client_config()).unwrap();
+        let sources = Arc::new(CredentialSources::builder().build());
+        let engine = Engine::new(EngineConfig::new(store, client, sources, Platform::new("linux", "amd64", None)));
+        engine.pull(request(image), Arc::new(Silent)).await
+    }
+
     pub async fn pull(&self, image: &str) -> Result<PullReport, PullError> {
         self.engine.pull(request(image), Arc::new(Silent)).await
     }
+}
+
+#[expect(clippy::print_stderr, reason = "a test that did not run must be seen")]
+fn skipped(what: &str) {
+    eprintln!("SKIPPED pull: {what}");
 }
 
 pub fn request(image: &str) -> PullRequest {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 use windlass_core::keyring::Mode;
-use windlass_pull::{ImageSource, PullOptions, SaveFormat, SaveReport, SaveRequest};
+use windlass_pull::{ImageSource, PullOptions, Recompress, Recompressed, SaveFormat, SaveReport, SaveRequest};
 
 use super::ensure::read_files;
 use crate::failure::Failure;
@@ -17,7 +17,10 @@ use crate::wire::{self, Whose};
 /// How an image out of an index is written.
 const INDEXES: &str = "An image that was chosen from an index is written as the manifest of its platform, since other \
 tools refuse an index whose other platforms are missing; the index lies beside it, and `load` puts it back. An image \
-named by the index's digest is written as the index.";
+named by the index's digest is written as the index.
+
+Compressed layers that the store has dropped are fetched again by digest. A docker archive holds layers uncompressed, so \
+those kept as image files (store.snapshotFormat) need no registry for it; for the other forms --recompress does without.";
 
 /// Arguments of `save`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +35,9 @@ pub(crate) struct Args {
     /// Where to: oci:DIR, oci-archive:FILE or docker-archive:FILE; - in place of FILE is standard output.
     #[arg(long, value_name = "FORM:PATH")]
     to: String,
+    /// Compresses layers anew that cannot be fetched again: the manifest gets another digest, the image ID stays.
+    #[arg(long)]
+    recompress: bool,
 }
 
 pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
@@ -46,13 +52,39 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let mut seen = std::collections::BTreeSet::new();
     images.retain(|image| seen.insert(image.clone()));
     let engine = wire::engine(&node, &session.globals, Whose::Person)?;
+    let recompress = recompress(args.recompress);
     let report = interrupt::to_end(async |cancel| {
         let options = PullOptions { cancel, ..PullOptions::default() };
-        let request = SaveRequest { images, format, path, mode: Mode::Windlass, options };
+        let request = SaveRequest { images, format, path, mode: Mode::Windlass, recompress, options };
         engine.save(request).await.map_err(|error| wire::pull_failure(&format!("cannot save to {}", args.to), &error))
     })?;
+    report.recompressed.iter().for_each(|image| note_recompressed(image, session));
     // The archive itself is what standard output carries then.
     if to_stdout { Ok(()) } else { session.screen.show(&Saved { report, to: args.to.clone() }) }
+}
+
+/// What the flag `--recompress` asks for.
+pub(super) const fn recompress(flag: bool) -> Recompress {
+    if flag { Recompress::Yes } else { Recompress::No }
+}
+
+/// Says what differs from the stored image.
+pub(super) fn note_recompressed(image: &Recompressed, session: &Session) {
+    let Recompressed { image, stored, written, layers } = image;
+    session.note(&format!(
+        "{layers} layers of {image} were compressed anew: its manifest is {written} there and {stored} here; image ID \
+         and diff IDs are the same, digests and signatures of the manifest are not"
+    ));
+}
+
+/// The same for programs.
+pub(super) fn recompressed_fields(image: &Recompressed) -> Json {
+    json!({
+        "image": image.image.as_str(),
+        "storedManifest": image.stored.as_str(),
+        "writtenManifest": image.written.as_str(),
+        "layers": image.layers,
+    })
 }
 
 fn target(text: &str) -> Result<(SaveFormat, PathBuf), Failure> {
@@ -80,7 +112,13 @@ impl Report for Saved {
     }
 
     fn fields(&self) -> Json {
-        json!({ "images": self.names(), "to": self.to, "fetchedAgain": self.report.fetched_again })
+        let recompressed = self.report.recompressed.iter().map(recompressed_fields);
+        json!({
+            "images": self.names(),
+            "to": self.to,
+            "fetchedAgain": self.report.fetched_again,
+            "recompressed": recompressed.collect::<Vec<_>>(),
+        })
     }
 
     fn table(&self, _wide: bool) -> Table {

@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 use windlass_core::keyring::Mode;
 use windlass_pull::{CopyRequest, Platforms, PullOptions, PushRequest, TransferReport};
 
+use super::save::{note_recompressed, recompress, recompressed_fields};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output::Report;
@@ -19,6 +20,9 @@ pub(crate) struct PushArgs {
     /// Where to [default: the registry that the reference names].
     #[arg(value_name = "REF")]
     target: Option<String>,
+    /// Compresses layers anew that cannot be fetched again: the manifest gets another digest, the image ID stays.
+    #[arg(long)]
+    recompress: bool,
 }
 
 /// Arguments of `copy`.
@@ -42,10 +46,12 @@ pub(super) fn push(args: &PushArgs, session: &Session) -> Result<(), Failure> {
             image: args.image.clone(),
             target: args.target.clone(),
             mode: Mode::Windlass,
+            recompress: recompress(args.recompress),
             options: PullOptions { cancel, ..PullOptions::default() },
         };
         engine.push(request).await.map_err(|error| wire::pull_failure(&what, &error))
     })?;
+    report.recompressed.iter().for_each(|image| note_recompressed(image, session));
     session.screen.show(&Transferred(report))
 }
 
@@ -82,6 +88,7 @@ impl Report for Transferred {
             "uploadedBlobs": self.0.uploaded,
             "mountedBlobs": self.0.mounted,
             "blobsAlreadyThere": self.0.already_there,
+            "recompressed": self.0.recompressed.as_ref().map(recompressed_fields),
         })
     }
 
