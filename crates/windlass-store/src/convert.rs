@@ -39,7 +39,7 @@ use crate::gc::take_out;
 use crate::image_mounts;
 use crate::intent::{Intent, needed_beside, sweep_lock};
 use crate::layer::{self, Format, LayerError, Settled, StoredTar};
-use crate::layers::{self, Threads};
+use crate::layers::{self, Opened, Threads};
 use crate::layout::make_dir;
 use crate::lock::{Share, boot_id};
 use crate::meta::record::{Form, ImageRecord, LayerRecord, SnapshotRecord};
@@ -337,6 +337,9 @@ impl Store {
         let stage = self.layout().stage(&key.layer.chain_id);
         layers::remove(&stage)?;
         make_dir(&stage)?;
+        let opened = Opened::default();
+        let (at_hand, below) = (at_hand.map(|at_hand| opened.all(at_hand)).transpose()?, opened.all(below)?);
+        let at_hand = at_hand.as_deref();
         let extract =
             |input: &mut (dyn BufRead + Send)| layers::extract(input, key, self, &stage, at_hand, Threads::One, &());
         let mut extracted = match origin {
@@ -352,7 +355,7 @@ impl Store {
             }
             Origin::Tree => read_back_into(snapshot, extract),
         }?;
-        layers::settle(&stage, &mut extracted, key, below, &self.options().limits)
+        layers::settle(&stage, &mut extracted, key, &below, &self.options().limits)
     }
 
     fn make_durable(&self, new: &Path, failed_before: u64) -> Result<(), StoreError> {

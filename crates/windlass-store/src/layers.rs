@@ -3,11 +3,13 @@
 //! Everything else knows only that a layer is made in a stage, settled, moved as a whole, checked and removed. A form
 //! is one [`Form`](crate::meta::record::Form) and one arm here; layers of one image may have different ones.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use windlass_core::manifest::{self, LayerType};
 
@@ -67,7 +69,7 @@ pub(crate) fn extract(
     key: &LayerKey,
     store: &Store,
     stage: &Path,
-    lowers: Option<&[PathBuf]>,
+    below: Option<&[Stored]>,
     threads: Threads,
     progress: &dyn Progress,
 ) -> Result<Extracted, StoreError> {
@@ -82,8 +84,7 @@ pub(crate) fn extract(
     let mut spec = LayerSpec::new(&key.layer.blob, key.layer.size_bytes, compression, &key.layer.diff_id, limits);
     spec.split = threads == Threads::Two;
     spec.format = store.format()?;
-    let below = lowers.map(open_all).transpose()?;
-    spec.below = below.as_deref();
+    spec.below = below;
     let dir = open_dir(stage)?;
     layer::extract(input, &spec, dir.as_fd(), progress).map_err(failed)
 }
@@ -93,13 +94,12 @@ pub(crate) fn settle(
     stage: &Path,
     extracted: &mut Extracted,
     key: &LayerKey,
-    lowers: &[PathBuf],
+    below: &[Stored],
     limits: &LayerLimits,
 ) -> Result<Settled, StoreError> {
-    let below = open_all(lowers)?;
     let dir = open_dir(stage)?;
     let completion = Completion {
-        below: &below,
+        below,
         form: Form::of_this_process(),
         diff_id: &key.layer.diff_id,
         chain_id: &key.layer.chain_id,
@@ -171,13 +171,30 @@ fn open_dir(path: &Path) -> Result<File, StoreError> {
     File::open(path).map_err(|source| StoreError::io("open", path, source))
 }
 
-fn open_all(snapshots: &[PathBuf]) -> Result<Vec<Stored>, StoreError> {
-    let open = |path: &PathBuf| {
-        Stored::open(open_dir(path)?.as_fd()).map_err(|source| StoreError::Tree {
-            action: "open",
-            path: path.clone(),
-            source,
-        })
-    };
-    snapshots.iter().map(open).collect()
+/// Layers that a pull has opened to lay others on them, by their snapshots: each is opened once.
+#[derive(Debug, Default)]
+pub(crate) struct Opened(Mutex<BTreeMap<PathBuf, Stored>>);
+
+impl Opened {
+    /// The layers in these snapshots.
+    ///
+    /// # Errors
+    /// One of them holds no layer that can be read.
+    pub(crate) fn all(&self, snapshots: &[PathBuf]) -> Result<Vec<Stored>, StoreError> {
+        // An entry is put in whole, so a thread that panicked left it sound.
+        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = |path: &PathBuf| {
+            if let Some(stored) = opened.get(path) {
+                return Ok(stored.clone());
+            }
+            let stored = Stored::open(open_dir(path)?.as_fd()).map_err(|source| StoreError::Tree {
+                action: "open",
+                path: path.clone(),
+                source,
+            })?;
+            opened.insert(path.clone(), stored.clone());
+            Ok(stored)
+        };
+        snapshots.iter().map(open).collect()
+    }
 }

@@ -22,6 +22,7 @@ use crate::durable::{self, Each, sync_each};
 use crate::error::StoreError;
 use crate::image::{self, Image};
 use crate::intent::{Intent, sweep_lock};
+use crate::layers::Opened;
 use crate::lock::Share;
 use crate::meta::WriteTx;
 use crate::meta::record::{
@@ -91,6 +92,8 @@ pub(crate) struct LeaseInner {
     pub(crate) ingest_dir: PathBuf,
     pub(crate) keep_layers: KeepLayers,
     pub(crate) state: Mutex<LeaseState>,
+    /// Finished layers that others are laid on.
+    pub(crate) opened: Opened,
     /// Failed syncs of the store when the lease began.
     failed_syncs: u64,
 }
@@ -128,6 +131,7 @@ impl Store {
                 ingest_dir,
                 keep_layers: options.keep_layers.unwrap_or(self.options().keep_layers),
                 state: Mutex::default(),
+                opened: Opened::default(),
                 failed_syncs: self.shared.failed_syncs.load(Ordering::SeqCst),
             }),
         })

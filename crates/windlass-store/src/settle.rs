@@ -156,7 +156,9 @@ fn finish(lease: &LeaseInner, waiting: Waiting, lowers: &[PathBuf]) -> Outcome {
     let Waiting { claim, key, mut extracted } = waiting;
     let layout = lease.store.layout();
     let stage = layout.stage(&key.layer.chain_id);
-    match layers::settle(&stage, &mut extracted, &key, lowers, &lease.store.options().limits) {
+    let limits = &lease.store.options().limits;
+    let settled = lease.opened.all(lowers);
+    match settled.and_then(|below| layers::settle(&stage, &mut extracted, &key, &below, limits)) {
         Ok(Settled::Done) => {}
         Ok(Settled::Redo) => return Outcome::Again(key, claim),
         Err(error) => return Outcome::Failed(error, claim),

@@ -23,7 +23,7 @@ use crate::claim::{Claim, Left, find_finished};
 use crate::error::StoreError;
 use crate::intent::sweep_lock;
 use crate::layer::Progress;
-use crate::layer::{Extracted, LayerError, Warning};
+use crate::layer::{Extracted, LayerError, Stored, Warning};
 use crate::layers::{self, Threads};
 use crate::layout::make_dir;
 use crate::lease::{LeaseInner, PullLease};
@@ -284,6 +284,11 @@ impl LayerWork {
         unpacked
     }
 
+    /// The layers below, where they are to be at hand.
+    fn below(&self) -> Result<Option<Vec<Stored>>, StoreError> {
+        self.lowers.as_ref().map(|lowers| self.lease.opened.all(lowers)).transpose()
+    }
+
     /// Whether the blob is copied while it is unpacked: to keep it, or so that a cut-off beginning can be kept.
     fn is_copied(&self) -> bool {
         let keep_above = self.lease.store.options().keep_partial_above_bytes;
@@ -299,8 +304,8 @@ impl LayerWork {
         let store = &self.lease.store;
         let promise = Promise { digest: self.key.layer.blob.clone(), size_bytes: self.key.layer.size_bytes };
         let mut tee = Tee::new(input, Ingest::begin(&self.lease.ingest_dir, promise.clone())?);
-        let lowers = self.lowers.as_deref();
-        let extracted = layers::extract(&mut tee, &self.key, store, stage, lowers, self.threads, progress);
+        let below = self.below()?;
+        let extracted = layers::extract(&mut tee, &self.key, store, stage, below.as_deref(), self.threads, progress);
         // A copy that could not be written made the reading stop: its error is the cause.
         let copy = tee.end()?;
         match extracted {
@@ -331,7 +336,7 @@ impl LayerWork {
         let extracted = if self.is_copied() {
             self.extract_and_copy(input, &stage, progress)?
         } else {
-            layers::extract(input, &self.key, &store, &stage, self.lowers.as_deref(), self.threads, progress)?
+            layers::extract(input, &self.key, &store, &stage, self.below()?.as_deref(), self.threads, progress)?
         };
         if !extracted.needs.is_empty() {
             pending::write(&stage, &self.key.layer.chain_id, &self.key.layer.diff_id, &extracted)?;

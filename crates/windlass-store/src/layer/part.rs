@@ -1,7 +1,7 @@
 //! One layer's share of a directory, and what lies in it, for whoever stacks layers.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
@@ -21,7 +21,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub(super) enum Part {
     /// Of a tree of files.
-    Directory(Rc<OwnedFd>),
+    Directory(Arc<OwnedFd>),
     /// Of an image file.
     Image(Lower),
 }
@@ -43,7 +43,7 @@ pub(super) enum Found {
 /// Something that is no directory.
 #[derive(Debug)]
 pub(super) enum Node {
-    File { dir: Rc<OwnedFd>, name: Vec<u8>, stat: Stat },
+    File { dir: Arc<OwnedFd>, name: Vec<u8>, stat: Stat },
     Image(Lower),
 }
 
@@ -59,8 +59,8 @@ impl Part {
     /// The root of a layer.
     pub(super) fn root(layer: &Stored) -> Result<Part, Failed> {
         Ok(match layer {
-            Stored::Directory(root) => Part::Directory(Rc::new(resolve::reopen(root)?)),
-            Stored::Image(file) => Part::Image(Lower::root(file)?),
+            Stored::Directory(root) => Part::Directory(Arc::clone(root)),
+            Stored::Image(image) => Part::Image(Lower::root(image)?),
         })
     }
 
@@ -72,7 +72,7 @@ impl Part {
         match resolve::open_directory(dir.as_fd(), name, OFlags::RDONLY) {
             Ok(fd) => {
                 let opaque = marks::is_opaque(fd.as_fd(), form).doing("read the opaque mark of")?;
-                return Ok(Found::Directory { part: Part::Directory(Rc::new(fd)), opaque });
+                return Ok(Found::Directory { part: Part::Directory(Arc::new(fd)), opaque });
             }
             Err(Errno::NOENT) => return Ok(Found::Absent),
             Err(Errno::NOTDIR | Errno::LOOP) => {}
@@ -82,7 +82,7 @@ impl Part {
         if marks::is_whiteout(dir.as_fd(), name, &stat, form).doing("look at")? {
             return Ok(Found::Whiteout);
         }
-        let node = Node::File { dir: Rc::clone(dir), name: name.to_vec(), stat };
+        let node = Node::File { dir: Arc::clone(dir), name: name.to_vec(), stat };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             let text = rustix::fs::readlinkat(dir, name, Vec::new()).doing("read the link")?;
             return Ok(Found::Symlink(text.into_bytes(), node));

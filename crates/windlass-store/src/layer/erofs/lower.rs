@@ -1,7 +1,7 @@
 //! A layer in an image file, seen by the layers above it.
 
 use std::fs::File;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use windlass_erofs::{Attributes, Image, Inode, Kind, ReadError};
@@ -14,7 +14,7 @@ use crate::layer::tar::Time;
 /// An entry of an image file.
 #[derive(Clone, Debug)]
 pub(in crate::layer) struct Lower {
-    image: Rc<Image<File>>,
+    image: Arc<Image<File>>,
     inode: Inode,
 }
 
@@ -29,15 +29,9 @@ fn unreadable(why: ReadError) -> Failed {
 
 impl Lower {
     /// The root.
-    pub(in crate::layer) fn root(file: &File) -> Result<Lower, Failed> {
-        let opened = || {
-            let file = file.try_clone()?;
-            let size_bytes = file.metadata()?.len();
-            let image = Image::open(file, size_bytes)?;
-            let inode = image.inode(image.root())?;
-            Ok(Lower { image: Rc::new(image), inode })
-        };
-        opened().map_err(unreadable)
+    pub(in crate::layer) fn root(image: &Arc<Image<File>>) -> Result<Lower, Failed> {
+        let inode = image.inode(image.root()).map_err(unreadable)?;
+        Ok(Lower { image: Arc::clone(image), inode })
     }
 
     /// What stands under a name of this directory.
@@ -45,7 +39,7 @@ impl Lower {
         let found = self.image.lookup(&self.inode, name).map_err(unreadable)?;
         let Some(nid) = found else { return Ok(Found::Absent) };
         let inode = self.image.inode(nid).map_err(unreadable)?;
-        let entry = Lower { image: Rc::clone(&self.image), inode };
+        let entry = Lower { image: Arc::clone(&self.image), inode };
         Ok(match entry.inode.kind {
             Kind::Directory => {
                 let opaque = self.image.is_opaque(&entry.inode).map_err(unreadable)?;

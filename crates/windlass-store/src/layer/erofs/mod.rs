@@ -16,6 +16,7 @@ mod settled;
 mod source;
 mod tar;
 
+use std::borrow::Borrow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
@@ -24,7 +25,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use windlass_core::digest::Digest;
-use windlass_erofs::{BLOCK_BYTES, Content, DATA_START, Image, Layer, ReadError, WriteError};
+use windlass_erofs::{BLOCK_BYTES, Content, DATA_START, Image, Layer, ReadAt, ReadError, WriteError};
 
 pub(crate) use copy::TarCopy;
 pub(crate) use entries::Entries;
@@ -284,8 +285,12 @@ fn read(source: io::Error) -> LayerError {
     LayerError::Stage { action: "read", source }
 }
 
-fn opened(image: &File) -> Result<Image<&File>, LayerError> {
-    let size_bytes = image.metadata().map_err(read)?.len();
+/// Reads the head of an image file.
+///
+/// # Errors
+/// [`LayerError::Sums`] for a file that is none of ours, or what the file system says.
+pub(super) fn opened<F: ReadAt + Borrow<File>>(image: F) -> Result<Image<F>, LayerError> {
+    let size_bytes = image.borrow().metadata().map_err(read)?.len();
     Image::open(image, size_bytes).map_err(unreadable)
 }
 
