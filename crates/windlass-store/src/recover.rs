@@ -1,5 +1,6 @@
 //! Putting right what a killed process or a power cut left, before anything else is done.
 //!
+//! What tells that there is something to do goes last, so that a recovery that is killed is begun again.
 //! Cheap on purpose: nothing is hashed, and where no intent is dead and the machine has not been started since, only
 //! the directory of intents is read. Damage to recorded images needs no mark: every look-up checks blobs and
 //! layers of the image it answers (see `image`), so a damaged one is never present.
@@ -12,7 +13,7 @@
 //! | blobs without a record | kept, hashed before they are used | removed |
 //!
 //! Invariants: `a_finished_layer_survives_a_kill_but_not_a_reboot`,
-//! `a_killed_pull_costs_only_the_layers_in_flight`.
+//! `a_killed_pull_costs_only_the_layers_in_flight`, `a_recovery_that_was_cut_off_is_begun_again`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -66,10 +67,8 @@ pub(crate) fn run(layout: &Layout, meta: &Meta, keep_above: Option<u64>) -> Resu
     // No lease begins or takes anything while this is held, and no other process recovers.
     let _sweep = intent::sweep_lock(layout, Share::Alone)?;
     let mut recovered = Recovered::default();
-    for path in intent::dead(layout)? {
-        remove_file(&path)?;
-        recovered.dead_pulls += 1;
-    }
+    let dead = intent::dead(layout)?;
+    recovered.dead_pulls = dead.len();
     drop_ingests(layout, keep_above)?;
     partial::expire(layout)?;
     recovered.stages = drop_stages(layout)?;
@@ -101,6 +100,8 @@ pub(crate) fn run(layout: &Layout, meta: &Meta, keep_above: Option<u64>) -> Resu
         recovered.blobs_dropped = drop_blobs(layout, &known)?;
         write_whole(&layout.boot(), boot_id().as_bytes(), Sync::Durable)?;
     }
+    // Last: while one is there, a recovery that was killed itself is begun again.
+    dead.iter().try_for_each(|path| remove_file(path))?;
     tracing::info!(?recovered, "store recovered");
     Ok(recovered)
 }

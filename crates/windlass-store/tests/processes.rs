@@ -92,6 +92,17 @@ fn child() {
             tell("claimed");
             std::thread::park();
         }
+        "layers" => {
+            let image = image(0);
+            let lease = open(root).begin(LeaseOptions::pull("child")).unwrap();
+            image.put_documents(&lease).unwrap();
+            image.bring_layers(&lease, false).unwrap();
+            tell("brought");
+            // A scope that ended may have left a permit.
+            loop {
+                std::thread::park();
+            }
+        }
         other => panic!("no job {other}"),
     }
 }
@@ -308,6 +319,27 @@ fn a_finished_layer_survives_a_kill_but_not_a_reboot() {
     let store = open(root.path());
     assert_eq!((store.recovered().layers_dropped, store.recovered().blobs_dropped), (4, 2));
     assert_eq!(abandon(&store), 4, "what was never synced is fetched again");
+}
+
+#[test]
+fn a_recovery_that_was_cut_off_is_begun_again() {
+    let root = tempfile::tempdir().unwrap();
+    drop(open(root.path()));
+    let mut pull = spawn("layers", root.path());
+    assert_eq!(heard(&mut pull, "brought"), ["brought"]);
+    pull.kill().unwrap();
+    pull.wait().unwrap();
+    // The last of the claims that a recovery looks at: it has taken the others away by then.
+    let obstacle = root.path().join("stage").join(format!("{}.claim", "f".repeat(64)));
+    std::fs::create_dir(&obstacle).unwrap();
+    Store::open(root.path(), StoreOptions::default()).unwrap_err();
+    std::fs::remove_dir(&obstacle).unwrap();
+    let store = open(root.path());
+    assert_eq!((store.recovered().dead_pulls, store.recovered().layers_kept), (1, 4));
+    assert_eq!(image(0).pull(&store).unwrap().1, 0, "all layers are found");
+    assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().findings, []);
+    drop(store);
+    assert_eq!(open(root.path()).recovered().dead_pulls, 0, "it is done once");
 }
 
 #[test]
