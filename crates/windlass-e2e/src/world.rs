@@ -16,6 +16,9 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value as Json;
 use tempfile::TempDir;
+use windlass_testkit::images;
+use windlass_testkit::registry::TestRegistry;
+use windlass_testkit::tools::skipped;
 
 /// Longest time that any one command may take.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -33,12 +36,55 @@ pub enum User {
     Nobody,
 }
 
+/// What the program is told to keep layers as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshots {
+    /// Nothing: it decides.
+    Default,
+    /// Directories.
+    Directories,
+    /// Image files.
+    ImageFiles,
+}
+
+impl Snapshots {
+    /// The forms that can be kept in a directory by the caller; that image files cannot is said loudly.
+    pub fn possible(parent: &Path, test: &str) -> Vec<Snapshots> {
+        let world = World::below(parent, User::Caller).keeping(Snapshots::ImageFiles);
+        let registry = TestRegistry::open();
+        let answer = world.run(["pull", &registry.place(&images::small("probe").bundle(), "probe", "v1")]);
+        if answer.code() == Some(0) {
+            return vec![Snapshots::Directories, Snapshots::ImageFiles];
+        }
+        assert!(answer.stderr.contains("cannot be kept as image files"), "{answer}");
+        skipped(test, &format!("with image files: {}", answer.stderr));
+        vec![Snapshots::Directories]
+    }
+
+    /// The configuration's word.
+    fn word(self) -> Option<&'static str> {
+        match self {
+            Snapshots::Default => None,
+            Snapshots::Directories => Some("overlay"),
+            Snapshots::ImageFiles => Some("erofs"),
+        }
+    }
+
+    /// Tells a command.
+    pub fn tell(self, command: &mut Command) {
+        if let Some(word) = self.word() {
+            command.env("WINDLASS_STORE_SNAPSHOT_FORMAT", word);
+        }
+    }
+}
+
 /// A folder that stands for a machine.
 #[derive(Debug)]
 pub struct World {
     dir: TempDir,
     user: User,
     program: PathBuf,
+    snapshots: Snapshots,
 }
 
 impl Default for World {
@@ -70,13 +116,18 @@ impl World {
                 copy
             }
         };
-        let world = World { dir, user, program };
+        let world = World { dir, user, program, snapshots: Snapshots::Default };
         world.own(world.dir.path());
         for name in ["home", "tmp"] {
             fs::create_dir(world.path(name)).expect("a directory");
             world.own(&world.path(name));
         }
         world
+    }
+
+    /// The same machine, on which layers are kept as this.
+    pub fn keeping(self, snapshots: Snapshots) -> World {
+        World { snapshots, ..self }
     }
 
     /// Gives a path to the machine's user.
@@ -127,6 +178,7 @@ impl World {
         }
         command.env("TMPDIR", self.path("tmp"));
         command.env("WINDLASS_ROOT", self.root()).env("WINDLASS_HOSTS_DIR", self.path("hosts"));
+        self.snapshots.tell(&mut command);
         command.current_dir(self.dir.path()).stdin(Stdio::null()).args(args);
         if self.user == User::Nobody {
             command.uid(NOBODY).gid(NOBODY);

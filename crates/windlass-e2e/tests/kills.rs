@@ -3,6 +3,9 @@
 //! Half of the kills are aimed at a random moment of the pull, half between the end of unpacking and the answer: the
 //! store is watched until every layer stands in it. A kill takes nothing from the page cache, so most of them fall on
 //! a store in memory, where no sync is waited for, and some on a disk, where the end of a pull is one long sync.
+//!
+//! In memory layers are directories. On a disk they are image files, or either, another one in each pull, so that a
+//! killed pull is gone on with in the other form. Now and then a pull has to find out anew what this kernel can do.
 //! `WINDLASS_KILLS` sets another number of kills.
 
 use std::collections::BTreeSet;
@@ -13,14 +16,16 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use windlass_core::manifest::chain_ids;
-use windlass_e2e::world::{COMMAND_LIMIT, User, World, disk_bytes, end};
+use windlass_e2e::world::{COMMAND_LIMIT, Snapshots, User, World, disk_bytes, end};
 use windlass_registry::route::RouteKind;
 use windlass_testkit::images::{Entry, Image, Layer, incompressible};
 use windlass_testkit::registry::TestRegistry;
 
 const KILLS: usize = 200;
-/// The same on a disk, beside those.
+/// The same on a disk, beside those, with image files and again with both forms.
 const KILLS_ON_DISK: usize = 40;
+/// One in this many pulls tries out whether image files can be mounted.
+const TRIAL_SHARE: usize = 5;
 /// A file system in memory.
 const MEMORY: &str = "/dev/shm";
 /// One in this many kills falls between the end of unpacking and the answer, at least.
@@ -126,10 +131,11 @@ impl Scene {
     }
 
     /// Runs a pull, to its end or to a moment; no layer that was finished before may be fetched.
-    fn pull(&self, moment: Moment) -> Outcome {
+    fn pull(&self, moment: Moment, snapshots: Snapshots) -> Outcome {
         let finished = self.finished();
         self.registry.take_requests();
         let mut command = self.world.command(["pull", "--quiet", &self.reference]);
+        snapshots.tell(&mut command);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().expect("the program starts");
@@ -179,6 +185,26 @@ impl Scene {
     fn check(&self) {
         self.world.ok(["fsck"]);
     }
+
+    /// How many layers are directories, and how many image files.
+    fn forms(&self) -> [usize; 2] {
+        ["fs", "image"].map(|name| {
+            let snapshots = fs::read_dir(self.world.root().join("snapshots")).expect("a store");
+            snapshots.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().join(name).exists())).count()
+        })
+    }
+
+    /// The next pull does not know whether image files can be mounted.
+    fn forget_trial(&self) {
+        // There is none where only directories were asked for.
+        let _gone = fs::remove_file(self.world.root().join("meta/erofs"));
+    }
+
+    fn mounts(&self) -> Vec<String> {
+        let root = self.world.root().display().to_string();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the kernel's list");
+        mounts.lines().filter(|line| line.contains(&root)).map(str::to_owned).collect()
+    }
 }
 
 #[test]
@@ -186,28 +212,44 @@ fn pulls_killed_at_any_moment_cost_only_the_layers_in_flight() {
     let memory = Path::new(MEMORY);
     let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     let wanted = std::env::var("WINDLASS_KILLS").ok().and_then(|text| text.parse().ok());
-    kill_loop(&folder, wanted.unwrap_or(KILLS));
+    kill_loop(&folder, wanted.unwrap_or(KILLS), &[Snapshots::Default]);
 }
 
 #[test]
 fn pulls_killed_at_any_moment_on_a_disk_cost_only_the_layers_in_flight() {
-    kill_loop(&std::env::temp_dir(), KILLS_ON_DISK);
+    let folder = std::env::temp_dir();
+    let possible = Snapshots::possible(&folder, "pulls_killed_at_any_moment_on_a_disk_cost_only_the_layers_in_flight");
+    let last = possible.last().expect("directories at least");
+    kill_loop(&folder, KILLS_ON_DISK, &[*last]);
 }
 
+#[test]
+fn pulls_killed_at_any_moment_may_go_on_in_another_form() {
+    let folder = std::env::temp_dir();
+    let possible = Snapshots::possible(&folder, "pulls_killed_at_any_moment_may_go_on_in_another_form");
+    if possible.len() > 1 {
+        kill_loop(&folder, KILLS_ON_DISK, &possible);
+    }
+}
+
+/// Kills pulls, whose layers are kept in these forms by turns.
 #[expect(clippy::print_stdout, reason = "the numbers belong into the report of the test run")]
-fn kill_loop(folder: &Path, wanted: usize) {
+fn kill_loop(folder: &Path, wanted: usize, snapshots: &[Snapshots]) {
     let scene = Scene::new(folder);
     let mut random = Random(20_261_120);
+    let mut turns = snapshots.iter().copied().cycle();
+    let mut turn = || turns.next().expect("some form");
     // What a whole pull takes, and its end.
     let (mut whole, mut tail) = (Duration::MAX, Duration::MAX);
     for _ in 0..3 {
-        let outcome = scene.pull(Moment::Never);
+        let outcome = scene.pull(Moment::Never, turn());
         whole = whole.min(outcome.ended);
         tail = tail.min(outcome.ended - outcome.unpacked);
         scene.check();
         scene.world.ok(["rmi", &scene.reference]);
     }
     let (mut rounds, mut kills, mut late, mut whole_pulls) = (0, 0, 0, 0);
+    let mut forms = [0; 2];
     while kills < wanted || late < wanted / LATE_SHARE {
         rounds += 1;
         assert!(rounds < wanted * 4 + 20, "{kills} kills, {late} of them late, in {rounds} rounds");
@@ -216,7 +258,10 @@ fn kill_loop(folder: &Path, wanted: usize) {
         } else {
             Moment::After(random.part_of(whole))
         };
-        let outcome = scene.pull(moment);
+        if rounds % TRIAL_SHARE == 0 {
+            scene.forget_trial();
+        }
+        let outcome = scene.pull(moment, turn());
         kills += usize::from(outcome.is_killed);
         late += usize::from(outcome.is_late);
         if let (Moment::AfterUnpacking(_), false) = (moment, outcome.is_late) {
@@ -226,20 +271,26 @@ fn kill_loop(folder: &Path, wanted: usize) {
         scene.check();
         // One in eight is followed by another kill at once, the others by a pull that must succeed.
         if rounds % 8 != 0 {
-            scene.pull(Moment::Never);
+            scene.pull(Moment::Never, turn());
             whole_pulls += 1;
+            forms.iter_mut().zip(scene.forms()).for_each(|(sum, count)| *sum += count);
             scene.world.ok(["rmi", &scene.reference]);
         }
     }
-    scene.pull(Moment::Never);
+    scene.pull(Moment::Never, turn());
     scene.check();
     scene.world.ok(["rmi", &scene.reference]);
     scene.world.ok(["gc"]);
     let left = disk_bytes(&scene.world.root());
     assert!(left < LEFT_BYTES_MAX, "{left} bytes are left");
+    assert_eq!(scene.mounts(), [""; 0], "nothing is left mounted");
+    let [directories, image_files] = forms;
+    for (count, form) in [(directories, Snapshots::Directories), (image_files, Snapshots::ImageFiles)] {
+        assert!(count > 0 || !snapshots.contains(&form), "{form:?} were asked for");
+    }
     println!(
-        "kill loop in {}: {kills} kills, {late} between unpacking and the answer, {whole_pulls} pulls after them, \
-         {left} bytes left",
+        "kill loop in {}: {kills} kills, {late} between unpacking and the answer, {whole_pulls} pulls after them of \
+         {directories} directories and {image_files} image files, {left} bytes left",
         folder.display()
     );
 }

@@ -1,4 +1,5 @@
-//! Images pushed by skopeo and podman, pulled by windlass: the tree is the one podman and umoci make of them.
+//! Images pushed by skopeo and podman, pulled by windlass: the tree is the one podman and umoci make of them, whether
+//! layers are kept as directories or as image files.
 //!
 //! Where those two disagree, or neither keeps what the image specification keeps, [`RULES`] names the rule that
 //! decides and the value it decides on; the test fails when a rule is not needed or is not followed.
@@ -8,7 +9,7 @@ use std::collections::BTreeSet;
 use windlass_e2e::gallery::{Holes, everything, sparse, tars, twice};
 use windlass_e2e::peers::{PodmanMount, gnu_extract, podman_pull, skopeo_copy, umoci_unpack};
 use windlass_e2e::tree::{Difference, Property, Tree, differences, directories_without_entry, read};
-use windlass_e2e::world::World;
+use windlass_e2e::world::{Snapshots, World};
 use windlass_testkit::images::{Compression, Family, Image};
 use windlass_testkit::registry::TestRegistry;
 use windlass_testkit::tools::{DockerRegistry, Sandbox, Tool, is_root, run, skipped};
@@ -124,10 +125,7 @@ fn compare(test: &str, pusher: Pusher, family: Family, compression: Compression)
     let image = everything(family, compression, holes);
     let reference = push(pusher, &image, compression, &registry);
 
-    let world = World::new();
-    world.ok(["pull", &reference]);
-    let mounted = world.mount(&reference);
-    let ours = read(mounted.path());
+    let ours = mounted_in_each_form(test, &reference);
 
     let sandbox = Sandbox::new();
     let id = podman_pull(&sandbox, &reference);
@@ -142,11 +140,26 @@ fn compare(test: &str, pusher: Pusher, family: Family, compression: Compression)
     });
 
     let timeless = directories_without_entry(&tars(&image));
-    let mut unexplained = judge(&ours, &podman, Who::Podman, &timeless);
-    if let Some(umoci) = umoci {
-        unexplained.extend(judge(&ours, &umoci, Who::Umoci, &timeless));
+    let mut unexplained = Vec::new();
+    for (form, ours) in ours {
+        let mut found = judge(&ours, &podman, Who::Podman, &timeless);
+        if let Some(umoci) = &umoci {
+            found.extend(judge(&ours, umoci, Who::Umoci, &timeless));
+        }
+        unexplained.extend(found.into_iter().map(|what| format!("{form:?}: {what}")));
     }
     assert!(unexplained.is_empty(), "{} differences:\n{}", unexplained.len(), unexplained.join("\n"));
+}
+
+/// What mounting an image shows, with its layers kept in each form.
+fn mounted_in_each_form(test: &str, reference: &str) -> Vec<(Snapshots, Tree)> {
+    let mounted = |snapshots| {
+        let world = World::new().keeping(snapshots);
+        world.ok(["pull", reference]);
+        let tree = read(world.mount(reference).path());
+        (snapshots, tree)
+    };
+    Snapshots::possible(&std::env::temp_dir(), test).into_iter().map(mounted).collect()
 }
 
 #[test]
@@ -156,7 +169,8 @@ fn names_that_are_twice_in_a_layer_make_the_tree_that_umoci_makes() {
     let sandbox = Sandbox::new();
     let layout = sandbox.path("layout");
     image.bundle().write_layout(&layout, "v1");
-    same(&image, &registry, &read(&umoci_unpack(&sandbox, &layout, "v1", &sandbox.path("bundle"))), &BOTH_DIR);
+    let theirs = read(&umoci_unpack(&sandbox, &layout, "v1", &sandbox.path("bundle")));
+    same("names_that_are_twice_in_a_layer_make_the_tree_that_umoci_makes", &image, &registry, &theirs, &BOTH_DIR);
 }
 
 /// umoci leaves the time at which it took `both-dir/x` away, though the layer has an entry for the directory.
@@ -168,21 +182,21 @@ fn sparse_files_of_gnu_tar_make_the_tree_that_gnu_tar_makes() {
     let image = sparse();
     let sandbox = Sandbox::new();
     gnu_extract(&sandbox, &image.layers[0].tar, &sandbox.path("tree"));
-    same(&image, &registry, &read(&sandbox.path("tree")), &[]);
+    let theirs = read(&sandbox.path("tree"));
+    same("sparse_files_of_gnu_tar_make_the_tree_that_gnu_tar_makes", &image, &registry, &theirs, &[]);
 }
 
 /// The image, pushed, pulled and mounted, is this tree but for `except`.
 #[track_caller]
-fn same(image: &Image, registry: &DockerRegistry, theirs: &Tree, except: &[(&[u8], Property)]) {
+fn same(test: &str, image: &Image, registry: &DockerRegistry, theirs: &Tree, except: &[(&[u8], Property)]) {
     let reference = push(Pusher::Skopeo, image, Compression::Gzip, registry);
-    let world = World::new();
-    world.ok(["pull", &reference]);
-    let mounted = world.mount(&reference);
-    let mut found = differences(&read(mounted.path()), theirs, &directories_without_entry(&tars(image)));
-    // The directory that was unpacked into is not the image's.
-    found.retain(|found| !found.path.is_empty() && !except.contains(&(&found.path, found.property)));
-    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-    assert!(lines.is_empty(), "{}", lines.join("\n"));
+    for (form, ours) in mounted_in_each_form(test, &reference) {
+        let mut found = differences(&ours, theirs, &directories_without_entry(&tars(image)));
+        // The directory that was unpacked into is not the image's.
+        found.retain(|found| !found.path.is_empty() && !except.contains(&(&found.path, found.property)));
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert!(lines.is_empty(), "{form:?}: {}", lines.join("\n"));
+    }
 }
 
 /// Differences that no rule explains, and rules that were not followed.

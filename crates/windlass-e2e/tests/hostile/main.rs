@@ -1,5 +1,5 @@
-//! Everything hostile that the test kit knows, through the real program: `unpack`, `load` and `pull`, as root and as
-//! an ordinary user.
+//! Everything hostile that the test kit knows, through the real program: `unpack`, `load` and `pull`, as root with
+//! layers as directories and as image files, and as an ordinary user.
 //!
 //! Each case is refused with its class of error, or applied. After each, whatever came of it: a tree outside of the
 //! target is as it was, nothing is left beside the target, no panic, no hang, and no more memory than
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use case::{Case, Outcome, cases};
 use windlass_core::reason::Reason;
 use windlass_e2e::tree::{Tree, read};
-use windlass_e2e::world::{Answer, User, World};
+use windlass_e2e::world::{Answer, Snapshots, User, World};
 use windlass_testkit::hostile::SENTINEL;
 use windlass_testkit::registry::TestRegistry;
 use windlass_testkit::tools::{is_root, run, skipped};
@@ -48,31 +48,34 @@ fn hostile_images_are_refused_or_applied_safely_as_root_and_as_a_user() {
     assert!(cases.len() >= CASES_MIN, "{}", cases.len());
     let registry = TestRegistry::open();
     let outside = Outside::set();
-    let users: &[User] = if is_root() {
-        &[User::Caller, User::Nobody]
+    let test = "hostile_images_are_refused_or_applied_safely_as_root_and_as_a_user";
+    let mut users: Vec<(User, Snapshots)> = Snapshots::possible(&std::env::temp_dir(), test)
+        .into_iter()
+        .map(|snapshots| (User::Caller, snapshots))
+        .collect();
+    if is_root() {
+        users.push((User::Nobody, Snapshots::Default));
     } else {
-        skipped("hostile_images_are_refused_or_applied_safely_as_root_and_as_a_user", "as two users: needs root");
-        &[User::Caller]
-    };
+        skipped(test, "as two users: needs root");
+    }
     let next = AtomicUsize::new(0);
     let bad = Mutex::new(Vec::new());
     let runs = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                let machines: Vec<Machine> = users.iter().map(|user| Machine::new(*user)).collect();
+                let machines: Vec<Machine> = users.iter().map(|(user, form)| Machine::new(*user, *form)).collect();
                 while let Some((number, case)) =
                     Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, cases.get(at)?)))
                 {
                     let reference = case.place(&registry, number);
                     for machine in &machines {
-                        for way in case.ways() {
+                        for way in case.ways().iter().filter(|way| machine.goes(**way)) {
                             let wrong = machine.run(case, *way, number, reference.as_deref());
                             let outside = outside.changed();
-                            let wrong = wrong
-                                .into_iter()
-                                .chain(outside)
-                                .map(|why| format!("{}, {way:?}, {:?}: {why}", case.id, machine.user));
+                            let wrong = wrong.into_iter().chain(outside).map(|why| {
+                                format!("{}, {way:?}, {:?}, {:?}: {why}", case.id, machine.user, machine.snapshots)
+                            });
                             bad.lock().expect("no panic holds it").extend(wrong);
                             runs.fetch_add(1, Ordering::Relaxed);
                         }
@@ -83,8 +86,7 @@ fn hostile_images_are_refused_or_applied_safely_as_root_and_as_a_user() {
     });
     let bad = bad.into_inner().expect("no panic held it");
     assert!(bad.is_empty(), "{} of {} runs:\n{}", bad.len(), runs.into_inner(), bad.join("\n"));
-    let ways = users.len() * 3;
-    println!("hostile corpus: {} cases x {ways} ways ({} runs)", cases.len(), runs.into_inner());
+    println!("hostile corpus: {} cases as {users:?}, {} runs", cases.len(), runs.into_inner());
 }
 
 /// What lies outside of every target and must stay as it is.
@@ -112,19 +114,25 @@ impl Outside {
 /// One user with a store.
 struct Machine {
     user: User,
+    snapshots: Snapshots,
     world: World,
     /// A tree that the user may write to, beside the targets.
     neighbour: Tree,
 }
 
 impl Machine {
-    fn new(user: User) -> Machine {
-        let world = World::of(user);
+    fn new(user: User, snapshots: Snapshots) -> Machine {
+        let world = World::of(user).keeping(snapshots);
         world.make_dir("neighbour");
         world.write("neighbour/file", "sentinel");
         world.make_dir("cases");
         let neighbour = read(&world.path("neighbour"));
-        Machine { user, world, neighbour }
+        Machine { user, snapshots, world, neighbour }
+    }
+
+    /// Whether a way is another one here: `unpack` makes a plain tree, whatever layers are kept as.
+    fn goes(&self, way: Way) -> bool {
+        way != Way::Unpack || self.snapshots != Snapshots::ImageFiles
     }
 
     /// Puts one case through; what was wrong with what came of it.
