@@ -5,7 +5,8 @@
 //! no loop device is made. A mount outlives its process; it goes when nothing that is mounted needs it any more, and
 //! with its layer. One lock per store keeps those who mount and those who unmount apart.
 //!
-//! Invariants: `layers_are_mounted_once_and_unmounted_with_their_last_user`.
+//! Invariants: `layers_are_mounted_once_and_unmounted_with_their_last_user`,
+//! `a_collection_gives_the_page_cache_of_mounted_layers_back`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +14,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 use windlass_core::digest::Digest;
@@ -82,6 +83,22 @@ impl<'a> ImageMounts<'a> {
             }
         };
         layers.iter().map(directory).collect()
+    }
+
+    /// Gives the page cache of mounted image files back. What is read through a mount is kept for the mount; that the file
+    /// behind it is kept, too, serves nobody. Only what is on disk can be given back, and a refusal harms nothing.
+    ///
+    /// # Errors
+    /// The directory of mounts cannot be read.
+    pub(crate) fn give_back(&self) -> Result<(), StoreError> {
+        for (name, _) in entries(&self.dir)? {
+            let Some(n) = name.split_once('-').and_then(|(n, _)| n.parse().ok()) else { continue };
+            let image = layers::content(&self.layout.snapshot(n), Form::Erofs);
+            if let Ok(image) = fs::File::open(&image) {
+                let _ = rustix::fs::fadvise(&image, 0, None, Advice::DontNeed);
+            }
+        }
+        Ok(())
     }
 
     /// Unmounts every layer that is not among `needed`; says how many. One that is still busy stays.

@@ -101,7 +101,7 @@ impl Store {
         mount_overlay(&lowers, target, set_user_id)
     }
 
-    /// Unmounts image files of layers that no mounted image needs any more.
+    /// Unmounts image files of layers that no mounted image needs any more, and gives the page cache of the others back.
     ///
     /// # Errors
     /// I/O errors; [`StoreError::Locked`].
@@ -118,7 +118,9 @@ impl Store {
                 needed.insert(mounts.place(record.n, &chain));
             }
         }
-        mounts.keep_only(&needed)
+        let gone = mounts.keep_only(&needed)?;
+        mounts.give_back()?;
+        Ok(gone)
     }
 
     /// Unmounts what [`Store::mount`] mounted at a directory.

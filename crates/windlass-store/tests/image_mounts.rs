@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 use support::{TestImage, open_as, usual_formats};
@@ -86,7 +87,7 @@ impl Scene {
 
     #[track_caller]
     fn nothing_is_left(&self) {
-        assert_eq!(self.mounts(), [PathBuf::new(); 0]);
+        assert_eq!(self.mounts(), Vec::<PathBuf>::new());
         assert_eq!(fs::read_dir(self.e()).unwrap().count(), 0, "no directory is left either");
     }
 }
@@ -256,4 +257,33 @@ fn a_damaged_layer_that_is_mounted_is_put_aside_and_healed() {
     scene.unmount_by_hand("one");
     scene.store.gc(&GcRequest::sweep()).unwrap();
     scene.nothing_is_left();
+}
+
+#[test]
+fn a_collection_gives_the_page_cache_of_mounted_layers_back() {
+    let Some(scene) = Scene::new() else { return };
+    let large = TestImage::new("registry.example/team/large:1", &[&[("large", &vec![7; 4 << 20])]]);
+    large.pull(&scene.store).unwrap();
+    let target = scene.place("one");
+    scene.store.mount("registry.example/team/large:1", &target, SetUserId::Honoured).unwrap();
+    assert_eq!(fs::read(target.join("large")).unwrap().len(), 4 << 20);
+    let snapshots = scene.store.root().join("snapshots");
+    let images: Vec<PathBuf> = fs::read_dir(&snapshots).unwrap().map(|n| n.unwrap().path().join("image")).collect();
+    let image = images.iter().max_by_key(|image| fs::metadata(image).unwrap().len()).unwrap();
+    let cached = || {
+        let output = Command::new("fincore").args(["-n", "-b", "-o", "RES"]).arg(image).output().ok()?;
+        String::from_utf8(output.stdout).ok()?.trim().parse::<u64>().ok()
+    };
+    let Some(before) = cached() else { return skipped("no fincore here") };
+    assert!(before > 1 << 20, "{before} bytes of the file are cached");
+    scene.store.gc(&GcRequest::sweep()).unwrap();
+    let after = cached().unwrap();
+    assert!(after < before / 8, "{after} of {before} bytes of the file are cached still");
+    assert_eq!(fs::read(target.join("large")).unwrap().len(), 4 << 20);
+    scene.unmount("one");
+}
+
+#[expect(clippy::print_stderr, reason = "a test that did not run must be seen")]
+fn skipped(what: &str) {
+    eprintln!("SKIPPED store::image_mounts: {what}");
 }
