@@ -1,4 +1,6 @@
-//! `windlass inspect`: everything the store knows about an image.
+//! `windlass inspect`: everything the store knows about an image, or every file of it.
+
+mod files;
 
 use serde_json::{Value as Json, json};
 use windlass_core::reason::Reason;
@@ -12,17 +14,32 @@ use crate::output::table::Table;
 use crate::session::Session;
 use crate::wire::{store_failure, store_to_read};
 
+/// What --files prints.
+const AFTER: &str = "--files prints mode, owner, size, time and path of each file, by its numbers; -o json one object a \
+line inside the document, written as they are found: a list that ends without its bracket is not whole. It needs no \
+right to mount, and shows an ordinary user the owners and modes that the image says.";
+
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
 pub(crate) struct Args {
     /// References or image IDs.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    /// Lists the files of one image instead, as a mount would show them, without mounting it.
+    #[arg(long)]
+    files: bool,
 }
 
 pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let node = session.load()?.node;
     let store = store_to_read(&node)?;
+    if args.files {
+        let [name] = args.images.as_slice() else {
+            return Err(Failure::usage("cannot list files", "--files takes one image"));
+        };
+        return files::run(&store, name, session);
+    }
     let limits = [node.limits.config_bytes.0, node.limits.manifest_bytes.0];
     let found = args.images.iter().map(|name| look(&store, name, limits)).collect::<Result<Vec<_>, _>>()?;
     session.screen.show(&Inspected(found))
