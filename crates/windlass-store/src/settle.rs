@@ -15,10 +15,10 @@ use windlass_core::digest::Digest;
 
 use crate::claim::{Claim, Note, snapshot_numbers};
 use crate::error::StoreError;
-use crate::layer::{Extracted, Settled};
+use crate::layer::{Extracted, Settled, forget_largest};
 use crate::layers;
 use crate::layout::Layout;
-use crate::lease::LeaseInner;
+use crate::lease::{LeaseInner, LeaseState};
 use crate::lock::boot_id;
 use crate::pending;
 use crate::store::Store;
@@ -74,6 +74,19 @@ pub(crate) fn settle_ready(lease: &Arc<LeaseInner>) -> Result<Vec<LayerWork>, St
         again.extend(settle_one(lease, waiting, lowers)?);
     }
     Ok(again)
+}
+
+/// Entries of image files that wait for lower layers are kept in memory up to this; those of the others are read from
+/// their tars again.
+const DRAFTS_MAX_BYTES: u64 = 32 << 20;
+
+/// Lets go of entries in memory that are too many.
+pub(crate) fn forget_drafts(state: &mut LeaseState) {
+    let waiting = state.layers.values_mut().filter_map(|slot| match slot {
+        Slot::Extracted(waiting) => Some(&mut waiting.extracted),
+        Slot::Recorded { .. } | Slot::Finished { .. } | Slot::Working | Slot::Settling => None,
+    });
+    forget_largest(waiting.collect(), DRAFTS_MAX_BYTES);
 }
 
 /// Settles and finishes a layer, or hands it back to be unpacked again.

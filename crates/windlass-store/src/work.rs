@@ -31,7 +31,7 @@ use crate::lock::Share;
 use crate::meta::record::{BlobKind, LayerRecord, SnapshotRecord};
 use crate::partial::{self, Partial};
 use crate::pending;
-use crate::settle::{Slot, Waiting, discard, settle_one, settle_ready, take_ready};
+use crate::settle::{Slot, Waiting, discard, forget_drafts, settle_one, settle_ready, take_ready};
 use crate::store::{KeepLayers, Store};
 use crate::tee::Tee;
 
@@ -347,6 +347,7 @@ impl LayerWork {
         let chain = self.key.layer.chain_id.clone();
         self.lease.lock().layers.insert(chain, Slot::Extracted(Box::new(waiting)));
         let again = settle_ready(&self.lease)?;
+        forget_drafts(&mut self.lease.lock());
         Ok(Unpacked { again, size, warnings })
     }
 }

@@ -201,6 +201,20 @@ pub struct Extracted {
     pub(crate) draft: Option<erofs::Entries>,
 }
 
+/// Lets go of entries that are not written yet, of the largest layers first, until they take no more than `max_bytes`
+/// of memory. They are read from their files again.
+pub(crate) fn forget_largest(mut layers: Vec<&mut Extracted>, max_bytes: u64) {
+    let bytes = |layer: &Extracted| layer.draft.as_ref().map_or(0, tree::Tree::memory_bytes);
+    layers.sort_by_key(|layer| bytes(layer));
+    let mut kept = 0;
+    for layer in layers {
+        kept += bytes(layer);
+        if kept > max_bytes {
+            layer.draft = None;
+        }
+    }
+}
+
 /// Outcome of [`settle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]

@@ -323,3 +323,34 @@ fn made(made: Made<NodeId>) -> Made<()> {
         Made::Taken => Made::Taken,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::{Extracted, Needs, forget_largest};
+
+    fn layer(entries: u32) -> Extracted {
+        let mut draft = Entries::new();
+        let root = draft.root();
+        for n in 0..entries {
+            let made = draft.make_directory(&root, n.to_string().as_bytes(), &Meta::implicit_directory());
+            assert_eq!(made.expect("room"), Made::New(()));
+        }
+        let (needs, warnings) = (Needs::default(), Vec::new());
+        Extracted { needs, unpacked_bytes: 0, entries: entries.into(), warnings, tar_bytes: 0, draft: Some(draft) }
+    }
+
+    #[test]
+    fn the_largest_drafts_are_forgotten_first() {
+        let mut layers = [layer(2_000), layer(10), layer(1_000), layer(0)];
+        let bytes = |layer: &Extracted| layer.draft.as_ref().map_or(0, Tree::memory_bytes);
+        let all: u64 = layers.iter().map(bytes).sum();
+        let largest = bytes(&layers[0]);
+        forget_largest(layers.iter_mut().collect(), all);
+        assert!(layers.iter().all(|layer| layer.draft.is_some()));
+        forget_largest(layers.iter_mut().collect(), all - largest);
+        assert_eq!(layers.each_ref().map(|layer| layer.draft.is_some()), [false, true, true, true]);
+        forget_largest(layers.iter_mut().collect(), 0);
+        assert!(layers.iter().all(|layer| bytes(layer) == 0));
+    }
+}
