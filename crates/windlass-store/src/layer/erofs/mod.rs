@@ -93,6 +93,8 @@ pub(super) fn complete(
     };
     let own = &mut OwnEntries(&mut entries.tree);
     if carry_out(own, &extracted.needs, &mut below, &rules)? == Settled::Redo {
+        // Not both at once in memory.
+        drop(entries);
         entries = again(&image, extracted, completion)?;
         // Made with the layers below at hand, it is not to be made again.
         let _ = carry_out(&mut OwnEntries(&mut entries.tree), &extracted.needs, &mut below, &rules)?;
