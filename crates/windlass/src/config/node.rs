@@ -111,7 +111,7 @@ section! {
         keep_partial_above: ByteSize = "keepPartialAbove" or ByteSize(0);
         /// What layers are unpacked into: `erofs` makes one file of each, which the kernel mounts (Linux 6.12 and a
         /// file system such as ext4 or xfs, as root), `overlay` a directory; `auto` tries whether the first can be had.
-        /// Layers that are here stay as they are.
+        /// Layers that are here stay as they are until `windlass fsck --convert`.
         snapshot_format: Snapshots = "snapshotFormat" or Snapshots::default();
     }
 }
