@@ -23,4 +23,12 @@ const STRUCTURE: &str = "Document { entries: [Entry { key: credential: Basic { u
     NewLayout ByteOrderMark HttpHeaders BlanksAroundAuth NulBytes cred_helpers: {} creds_store: None Some( *** is not a \
     string the entry is not an object auth is not base64 of user:password auth decodes to a text without a colon between \
     user and password the user name or password is not UTF-8 cannot be used the document is not JSON object empty larger \
-    than nested deeper levels the fault is in line column is not an object of the right kind auths";
+    than nested deeper levels the fault is in line column is not an object of the right kind auths \
+    Ring { entries: {} }[] Ring { entries: {} }[Skipped { origin: Given, key: \"\", why: \"\" }, Skipped { \
+    [Candidate { credential: Basic { username: \"\", password: ***, origin: Given, key: \"\", hash: \"\" }, Candidate { \
+    the entries stand at the top level, as in .dockercfg, so none is used: put them under \"auths\", or use the type \
+    kubernetes.io/dockercfg put them under \\\"auths\\\", or use the type the entries stand under \"auths\", as in \
+    config.json, so none is used: use the type kubernetes.io/dockerconfigjson the entries stand under \\\"auths\\\", as in \
+    it begins with a byte order mark: a kubelet would refuse this secret HttpHeaders are never sent a kubelet ignores \
+    identitytoken a kubelet ignores registrytoken there are blanks around auth: a kubelet would refuse this secret the \
+    password ends in NUL bytes, which a kubelet would send the key is not a registry host with an optional path";
