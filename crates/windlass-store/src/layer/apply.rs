@@ -57,6 +57,16 @@ enum Purpose {
     Whiteout,
 }
 
+/// What the layers below have in a path's way.
+enum Passed {
+    /// A link with this text.
+    Link(Vec<u8>),
+    /// A file, device or pipe.
+    File,
+    /// A directory, or nothing.
+    Nothing,
+}
+
 /// One layer on its way into a tree.
 pub(super) struct Apply<'a, T: Tree> {
     pub(super) tree: T,
@@ -557,9 +567,11 @@ impl<'a, T: Tree> Apply<'a, T> {
                     dir = self.after_whiteout(&dir, &name)?;
                     continue;
                 }
-                Found::Absent => match self.link_below(&dir, &name)? {
-                    Some(text) => text,
-                    None => {
+                Found::Absent => match self.passed_below(&dir, &name)? {
+                    Passed::Link(text) => text,
+                    // A file has nothing in it to hide.
+                    Passed::File if make == Some(Purpose::Whiteout) => return Ok(None),
+                    Passed::File | Passed::Nothing => {
                         let Some(purpose) = make else { return Ok(None) };
                         dir = self.implicit(&dir, &name, purpose)?;
                         continue;
@@ -578,11 +590,11 @@ impl<'a, T: Tree> Apply<'a, T> {
         Ok(Some(dir))
     }
 
-    /// The text of a link that a lower layer has under this name.
-    fn link_below(&mut self, dir: &T::Dir, name: &[u8]) -> Result<Option<Vec<u8>>, LayerError> {
-        let Some(below) = &mut self.below else { return Ok(None) };
+    /// What a lower layer has under this name that a path cannot simply go through.
+    fn passed_below(&mut self, dir: &T::Dir, name: &[u8]) -> Result<Passed, LayerError> {
+        let Some(below) = &mut self.below else { return Ok(Passed::Nothing) };
         if self.needs.root_opaque || self.tree.hides_below(dir) {
-            return Ok(None);
+            return Ok(Passed::Nothing);
         }
         let path = joined(self.tree.path(dir), name);
         match below.find(&path).map_err(|failed| failed.at(&path))? {
@@ -591,9 +603,10 @@ impl<'a, T: Tree> Apply<'a, T> {
                     self.needs.account(&path, self.rules.limits)?;
                     self.followed.insert(path);
                 }
-                Ok(Some(text))
+                Ok(Passed::Link(text))
             }
-            Lower::Absent | Lower::Directory(_) | Lower::Other(_) => Ok(None),
+            Lower::Other(_) => Ok(Passed::File),
+            Lower::Absent | Lower::Directory(_) => Ok(Passed::Nothing),
         }
     }
 

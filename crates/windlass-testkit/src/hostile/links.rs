@@ -268,6 +268,13 @@ pub(super) fn hard(cases: &mut Cases) {
         Tar::new().link("b", "a").file("a", "new"),
         vec![file("a", "new"), file("b", "old")],
     );
+    cases.stack(
+        "hl-lower-below-whiteout",
+        "a lower file that a whiteout takes for a directory: nothing is in it to hide, and it can be linked to",
+        Tar::new().file("b", "x"),
+        Tar::new().file("b/.wh.a", "").link("c", "b"),
+        vec![file("b", "x"), same("c", "b")],
+    );
     cases.stack_refused(
         "hl-lower-missing",
         "in no layer",
