@@ -114,7 +114,7 @@ impl Model {
             return Ok(());
         };
         let owner = (id(entry.uid)?, id(entry.gid)?);
-        let dir = self.resolve(parent, Purpose::Content)?;
+        let dir = self.place(parent)?;
         let at = join(&dir, name);
         let what = match entry.kind {
             Kind::HardLink => return self.hard_link(&at, &entry.link),
@@ -141,15 +141,17 @@ impl Model {
     fn whiteout(&mut self, parent: &[Vec<u8>], name: &[u8]) -> Result<(), Refused> {
         let target = match &name[b".wh.".len()..] {
             b".wh..opq" => {
-                let dir = self.resolve(parent, Purpose::Whiteout)?;
-                self.hide_below(&dir);
+                if let Some(dir) = self.resolve(parent, Purpose::Whiteout)? {
+                    self.hide_below(&dir);
+                }
                 return Ok(());
             }
             b"" => return Err("a whiteout has no name"),
             b"." | b".." => return Err("a whiteout of a directory's own name"),
             target => target.to_vec(),
         };
-        let at = join(&self.resolve(parent, Purpose::Whiteout)?, &target);
+        let Some(dir) = self.resolve(parent, Purpose::Whiteout)? else { return Ok(()) };
+        let at = join(&dir, &target);
         if self.nodes.get(&at).is_some_and(|node| !node.own) {
             let is_used = self.nodes.iter().any(|(path, node)| node.own && is_below(path, &at));
             match is_used {
@@ -182,7 +184,7 @@ impl Model {
     fn hard_link(&mut self, at: &[u8], link: &[u8]) -> Result<(), Refused> {
         let target = clean(link)?;
         let Some((name, parent)) = target.split_last() else { return Err("a hard link to the root") };
-        let target = join(&self.resolve(parent, Purpose::Content)?, name);
+        let target = join(&self.place(parent)?, name);
         if target == at || is_below(&target, at) {
             return Err("a hard link to itself or in place of its target's directory");
         }
@@ -199,8 +201,14 @@ impl Model {
         Ok(())
     }
 
-    /// Where a directory really is: links are followed inside the root, missing parts are made for content.
-    fn resolve(&mut self, path: &[Vec<u8>], purpose: Purpose) -> Result<Vec<u8>, Refused> {
+    /// Where a directory for content really is.
+    fn place(&mut self, path: &[Vec<u8>]) -> Result<Vec<u8>, Refused> {
+        self.resolve(path, Purpose::Content)?.ok_or("a directory for content is made where there is none")
+    }
+
+    /// Where a directory really is: links are followed inside the root, missing parts are made for content. There is
+    /// none for a whiteout below a file of a layer below.
+    fn resolve(&mut self, path: &[Vec<u8>], purpose: Purpose) -> Result<Option<Vec<u8>>, Refused> {
         let mut here: Parts = Vec::new();
         for part in path {
             let mut todo: Parts = vec![part.clone()];
@@ -225,6 +233,7 @@ impl Model {
                         todo.extend(parts.rev().map(<[u8]>::to_vec));
                     }
                     Some((_, true)) => return Err("a parent is no directory"),
+                    Some((_, false)) if purpose == Purpose::Whiteout => return Ok(None),
                     // A file of a layer below gives way.
                     Some((_, false)) | None => {
                         match purpose {
@@ -238,7 +247,7 @@ impl Model {
                 }
             }
         }
-        Ok(here.join(&b'/'))
+        Ok(Some(here.join(&b'/')))
     }
 
     fn remove(&mut self, at: &[u8], which: impl Fn(&Node) -> bool) {
