@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use redb::{Database, TableDefinition};
 use support::{TestImage, open, open_as, small, sparse_tar, tar_of, usual_formats};
 use windlass_erofs::{DATA_START, Head, Image};
-use windlass_store::{Depth, Finding, FindingClass, Outcome, Repair, SnapshotFormat, Store, Verdict};
+use windlass_store::{
+    Access, Depth, Finding, FindingClass, Outcome, Repair, SnapshotFormat, Store, StoreOptions, Verdict,
+};
 
 const NAME: &str = "registry.example/team/app:1";
 const OTHER: &str = "registry.example/team/other:1";
@@ -436,4 +438,28 @@ fn leftovers_are_garbage_and_no_damage() {
         store.gc(&windlass_store::GcRequest::sweep()).unwrap();
         assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().findings, []);
     }
+}
+
+#[test]
+fn a_database_whose_pages_make_no_sense_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    small(NAME).pull(&open(root.path())).unwrap();
+    let path = root.path().join("meta/store.redb");
+    let whole = fs::read(&path).unwrap();
+    let mut unreadable = 0;
+    // Every part of every page, each with bytes that are lengths, kinds and checksums of something else.
+    for at in (0..whole.len()).step_by(512) {
+        for value in [0, 0x7f, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at..whole.len().min(at + 48)].fill(value);
+            fs::write(&path, &bytes).unwrap();
+            let mut options = StoreOptions::default();
+            options.access = Access::Read;
+            let told = Store::open(root.path(), options).and_then(|store| store.images());
+            unreadable += usize::from(told.is_err());
+        }
+    }
+    assert!(unreadable > 0, "some of it matters");
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(open(root.path()).fsck(Depth::Full, Repair::No).unwrap().verdict(), Verdict::Clean);
 }

@@ -11,6 +11,7 @@
 
 pub(crate) mod record;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
@@ -111,6 +112,10 @@ impl Meta {
     }
 
     fn check_version(&self) -> Result<(), StoreError> {
+        self.whatever_the_disk_holds(|| self.read_version())
+    }
+
+    fn read_version(&self) -> Result<(), StoreError> {
         let database = match self.builder().open_read_only(&self.path) {
             Ok(database) => database,
             // Unclean: the version is checked again once the repair made it readable.
@@ -138,6 +143,17 @@ impl Meta {
 
     /// Reads a consistent state.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&ReadTx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.whatever_the_disk_holds(|| self.read_held_or_opened(work))
+    }
+
+    /// The database takes pages that make no sense for its own mistake and panics: to us they are damage like any other.
+    fn whatever_the_disk_holds<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        // What was open is closed on the way out, and transactions that were not committed are rolled back.
+        catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|_| Err(self.fail(redb::Error::Corrupted("its pages make no sense".to_owned()))))
+    }
+
+    fn read_held_or_opened<T>(&self, work: impl FnOnce(&ReadTx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         if let Some(held) = &self.held {
             let tx = guard(held).database.begin_read().map_err(|error| self.fail(error))?;
             return work(&ReadTx { tx, meta: self });
@@ -179,11 +195,13 @@ impl Meta {
 
     /// Runs one durable transaction. An error of `work` leaves everything as it was.
     pub(crate) fn write<T>(&self, work: impl FnOnce(&WriteTx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Some(held) = &self.held {
-            return self.transact(&guard(held).database, work);
-        }
-        let _lock = self.lock.take(Share::Alone)?;
-        self.transact(&self.open()?, work)
+        self.whatever_the_disk_holds(|| {
+            if let Some(held) = &self.held {
+                return self.transact(&guard(held).database, work);
+            }
+            let _lock = self.lock.take(Share::Alone)?;
+            self.transact(&self.open()?, work)
+        })
     }
 
     /// Gives the space of deleted records back to the file system, where that is worth the writing.
@@ -193,11 +211,13 @@ impl Meta {
         if on_disk.blocks() * 512 <= COMPACT_ABOVE_BYTES {
             return Ok(());
         }
-        if let Some(held) = &self.held {
-            return self.compacted(held.write().unwrap_or_else(PoisonError::into_inner).database.compact());
-        }
-        let _lock = self.lock.take(Share::Alone)?;
-        self.compacted(self.open()?.compact())
+        self.whatever_the_disk_holds(|| {
+            if let Some(held) = &self.held {
+                return self.compacted(held.write().unwrap_or_else(PoisonError::into_inner).database.compact());
+            }
+            let _lock = self.lock.take(Share::Alone)?;
+            self.compacted(self.open()?.compact())
+        })
     }
 
     /// Readers at work stop a compaction, which is no error: the next collection tries again.
