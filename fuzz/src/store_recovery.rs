@@ -11,7 +11,7 @@ use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Once};
 use std::time::Duration;
 
 use windlass_core::digest::Digest;
@@ -67,8 +67,34 @@ impl Template {
     }
 }
 
+/// The database panics over pages that make no sense, and the store makes errors of that. The fuzzer would end with any
+/// panic, caught or not.
+fn let_the_database_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !panic.location().is_some_and(|location| location.file().contains("/redb-")) {
+                hook(panic);
+            }
+        }));
+    });
+}
+
+/// Lets panics of the database pass the hook that ends a fuzzing process: the store catches them, and one that it does
+/// not catch ends the process all the same.
+pub fn pass_panics_of_the_database() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.location().is_some_and(|at| at.file().contains("/redb-")) {
+            hook(info);
+        }
+    }));
+}
+
 /// The input is a list of damages.
 pub fn run(bytes: &[u8]) {
+    let_the_database_panic();
     let template = match bytes.first() {
         Some(128..) => &*IMAGES,
         Some(..128) | None => &*DIRECTORIES,
