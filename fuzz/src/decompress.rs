@@ -9,6 +9,9 @@ use windlass_store::layer::compress::{Compression, inflate};
 /// Most plain bytes of one input.
 const PLAIN_MAX: u64 = 4 << 20;
 
+/// Room that the usual decoders get at once, as ours do.
+const STEP_BYTES: usize = 64 << 10;
+
 /// First byte: zero takes the input as it is, one and two put a magic number in front, so that every input gets far.
 pub fn run(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else { return };
@@ -49,7 +52,8 @@ fn gzip(stream: &[u8], ours: Result<(Vec<u8>, bool), LayerError>) {
 }
 
 fn zstd(stream: &[u8], ours: Result<(Vec<u8>, bool), LayerError>) {
-    // In the same two pieces: given a whole frame and room for it at once, the library looks at its announced size too.
+    // In the same two pieces and with the same room: where that suffices for the announced size, the library looks for a
+    // whole frame in what it is given, and a second piece may look like one that is to be skipped.
     let pieces = stream[..4].chain(&stream[4..]);
     let usual = zstd::stream::read::Decoder::with_buffer(pieces).ok().and_then(|mut decoder| {
         decoder.window_log_max(LayerLimits::default().zstd_window_log).ok()?;
@@ -64,11 +68,16 @@ fn zstd(stream: &[u8], ours: Result<(Vec<u8>, bool), LayerError>) {
     }
 }
 
-fn bounded(decoder: impl Read) -> Option<Vec<u8>> {
-    let mut plain = Vec::new();
-    let read = decoder.take(PLAIN_MAX + 1).read_to_end(&mut plain);
+fn bounded(mut decoder: impl Read) -> Option<Vec<u8>> {
+    let (mut plain, mut room) = (Vec::new(), vec![0; STEP_BYTES]);
     // Beyond the bound there is nothing to compare.
-    (read.is_ok() && plain.len() as u64 <= PLAIN_MAX).then_some(plain)
+    while plain.len() as u64 <= PLAIN_MAX {
+        match decoder.read(&mut room).ok()? {
+            0 => return Some(plain),
+            count => plain.extend_from_slice(&room[..count]),
+        }
+    }
+    None
 }
 
 /// The plain bytes of a stream, if it is good and at most 4 MiB.

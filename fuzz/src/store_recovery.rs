@@ -81,17 +81,6 @@ fn let_the_database_panic() {
     });
 }
 
-/// Lets panics of the database pass the hook that ends a fuzzing process: the store catches them, and one that it does
-/// not catch ends the process all the same.
-pub fn pass_panics_of_the_database() {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        if !info.location().is_some_and(|at| at.file().contains("/redb-")) {
-            hook(info);
-        }
-    }));
-}
-
 /// The input is a list of damages.
 pub fn run(bytes: &[u8]) {
     let_the_database_panic();
