@@ -152,7 +152,8 @@ mod tests {
         };
         let blocks = (head.total_bytes / BLOCK_BYTES) as u32;
         let metadata_block = (head.metadata_offset / BLOCK_BYTES) as u32;
-        (head, Superblock { root: 1, inodes: 3, blocks, metadata_block, uuid: *b"0123456789abcdef" })
+        let common_mtime = crate::Time { seconds: 1_735_689_600, nanos: 7 };
+        (head, Superblock { root: 1, inodes: 3, common_mtime, blocks, metadata_block, uuid: *b"0123456789abcdef" })
     }
 
     #[test]

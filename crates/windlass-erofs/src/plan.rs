@@ -3,14 +3,17 @@
 //! The order makes a walk through the image read it forwards. Directories come depth first by name; each is its blocks
 //! and then the inodes of its children, by name. What does not fill a block stands behind its inode, within one block as
 //! the kernel demands; extended attributes may cross blocks. The first 32 bytes stay empty: 0 is no number of a file.
+//!
+//! The time that most entries have goes into the superblock, and those entries get compact inodes: layers whose builders
+//! set all times to one, and that is the custom, need a third less metadata.
 
 use std::ops::Range;
 
-use crate::attributes::Kind;
+use crate::attributes::{Kind, Time};
 use crate::error::WriteError;
-use crate::inode::{INODE_BYTES, SLOT_BYTES};
+use crate::inode::{Layout, RawInode, SLOT_BYTES};
 use crate::tree::{NameId, NodeId, Tree};
-use crate::{BLOCK_BYTES, dirent};
+use crate::{BLOCK_BYTES, dirent, xattr};
 
 /// What a directory holds: its own name, its parent's, or one of the tree's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,8 @@ pub(crate) struct Plan<'t> {
     /// Number of the inode by node; 0 while it has none.
     nids: Vec<u32>,
     pub(crate) inodes: u64,
+    /// Time of the last change that compact inodes have.
+    pub(crate) common_mtime: Time,
     /// Size of the metadata.
     pub(crate) size_bytes: u64,
 }
@@ -87,9 +92,11 @@ impl<'t> Plan<'t> {
             directory_of: vec![0; tree.nodes_end()],
             nids: vec![0; tree.nodes_end()],
             inodes: 0,
+            common_mtime: Time::default(),
             size_bytes: 0,
         };
         plan.walk()?;
+        plan.common_mtime = plan.vote();
         plan.place()?;
         Ok(plan)
     }
@@ -151,6 +158,23 @@ impl<'t> Plan<'t> {
         }
     }
 
+    /// The time that more than half of the entries have, if there is one; else any, and few entries gain by it.
+    fn vote(&self) -> Time {
+        let (mut candidate, mut lead) = (Time::default(), 0_u64);
+        let children = self.directories.iter().flat_map(|directory| self.children(directory));
+        for node in children {
+            let mtime = self.tree.raw(node).mtime;
+            if mtime == candidate {
+                lead += 1;
+            } else if lead > 0 {
+                lead -= 1;
+            } else if mtime.seconds >= 0 {
+                (candidate, lead) = (mtime, 1);
+            }
+        }
+        candidate
+    }
+
     /// Gives every inode and every directory's blocks their place.
     fn place(&mut self) -> Result<(), WriteError> {
         let mut at = SLOT_BYTES;
@@ -176,10 +200,10 @@ impl<'t> Plan<'t> {
         if self.nids[node.index()] != 0 {
             return Ok(());
         }
-        let xattr_bytes = self.tree.raw(node).xattrs.len() as u64;
         let data = self.data(node);
         *at = at.next_multiple_of(SLOT_BYTES);
-        let before = INODE_BYTES + xattr_bytes;
+        let xattr_bytes = self.tree.raw(node).xattrs.len() as u64;
+        let before = self.inode(node).form(self.common_mtime).bytes() + xattr_bytes;
         while data.inline > 0 && crosses(*at + before, data.inline) {
             *at += SLOT_BYTES;
         }
@@ -190,6 +214,24 @@ impl<'t> Plan<'t> {
             *at = at.next_multiple_of(BLOCK_BYTES) + data.blocks() * BLOCK_BYTES;
         }
         Ok(())
+    }
+
+    /// The inode but for its number and the place of its data.
+    pub(crate) fn inode(&self, node: NodeId) -> RawInode {
+        let raw = self.tree.raw(node);
+        let data = self.data(node);
+        RawInode {
+            layout: if data.inline > 0 { Layout::Inline } else { Layout::Plain },
+            xattr_count: xattr::count(raw.xattrs.len()),
+            mode: raw.kind.format_bits() | raw.mode,
+            size_bytes: self.tree.content(node).map_or(data.size_bytes, |content| content.size_bytes),
+            block: 0,
+            number: 0,
+            uid: raw.uid,
+            gid: raw.gid,
+            mtime: raw.mtime,
+            links: raw.links,
+        }
     }
 
     /// What an inode has in the metadata: entries of a directory, text of a link.

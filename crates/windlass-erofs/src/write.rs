@@ -8,12 +8,12 @@ use std::io::Write;
 use crate::attributes::{Content, Kind};
 use crate::error::WriteError;
 use crate::head::{Front, Head, is_digest_text};
-use crate::inode::{Layout, RawInode, SLOT_BYTES};
-use crate::plan::{Data, Directory, Plan};
+use crate::inode::SLOT_BYTES;
+use crate::plan::{Directory, Plan};
 use crate::sink::Sink;
 use crate::superblock::Superblock;
 use crate::tree::{NodeId, Tree};
-use crate::{BLOCK_BYTES, DATA_START, dirent, xattr};
+use crate::{BLOCK_BYTES, DATA_START, dirent};
 
 /// What the image says about the layer.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,7 @@ pub fn write(tree: &Tree, layer: &Layer<'_>, at_bytes: u64, out: &mut dyn Write)
     let superblock = Superblock {
         root: u16::try_from(plan.nid(tree.root())).map_err(|_| WriteError::TooLarge)?,
         inodes: plan.inodes,
+        common_mtime: plan.common_mtime,
         blocks: u32::try_from(total_bytes / BLOCK_BYTES).map_err(|_| WriteError::TooLarge)?,
         metadata_block: (at_bytes / BLOCK_BYTES) as u32,
         uuid: layer.uuid,
@@ -122,20 +123,11 @@ impl Writer<'_, '_> {
         let data = plan.data(node);
         self.sink.pad_to(plan.nid(node) * SLOT_BYTES)?;
         self.number += 1;
-        let (size_bytes, block) = self.size_and_block(node, raw.kind, &data, raw.xattrs.len() as u64);
-        let inode = RawInode {
-            layout: if data.inline > 0 { Layout::Inline } else { Layout::Plain },
-            xattr_count: xattr::count(raw.xattrs.len()),
-            mode: raw.kind.format_bits() | raw.mode,
-            size_bytes,
-            block,
-            number: self.number,
-            uid: raw.uid,
-            gid: raw.gid,
-            mtime: raw.mtime,
-            links: raw.links,
-        };
-        self.sink.put(&inode.encode())?;
+        let mut inode = plan.inode(node);
+        inode.number = self.number;
+        inode.block = self.first_block(node, raw.kind, inode.form(plan.common_mtime).bytes() + raw.xattrs.len() as u64);
+        inode.encode(plan.common_mtime, &mut self.sink.buffer);
+        self.sink.buffered()?;
         self.sink.put(raw.xattrs)?;
         match raw.kind {
             Kind::Directory if data.inline > 0 => self.block(plan.tail(plan.directory(node))),
@@ -149,22 +141,17 @@ impl Writer<'_, '_> {
         }
     }
 
-    fn size_and_block(&self, node: NodeId, kind: Kind, data: &Data, xattr_bytes: u64) -> (u64, u32) {
+    /// Where the data of the inode that is about to be written begins; a device's number.
+    fn first_block(&self, node: NodeId, kind: Kind, inode_bytes: u64) -> u32 {
         let block_of = |at: u64| ((self.sink.start + at) / BLOCK_BYTES) as u32;
         match kind {
-            Kind::Directory if data.blocks() > 0 => (data.size_bytes, block_of(self.plan.directory(node).blocks_at)),
-            Kind::Directory => (data.size_bytes, 0),
-            Kind::Symlink if data.blocks() > 0 => {
-                let end = self.sink.at + crate::inode::INODE_BYTES + xattr_bytes;
-                (data.size_bytes, block_of(end.next_multiple_of(BLOCK_BYTES)))
+            Kind::Directory if self.plan.data(node).blocks() > 0 => block_of(self.plan.directory(node).blocks_at),
+            Kind::Symlink if self.plan.data(node).blocks() > 0 => {
+                block_of((self.sink.at + inode_bytes).next_multiple_of(BLOCK_BYTES))
             }
-            Kind::Symlink => (data.size_bytes, 0),
-            Kind::File => {
-                let content = self.plan.tree.content(node).unwrap_or(Content { offset: 0, size_bytes: 0 });
-                (content.size_bytes, (content.offset / BLOCK_BYTES) as u32)
-            }
-            Kind::Device(device) => (0, device.packed().unwrap_or_default()),
-            Kind::Fifo => (0, 0),
+            Kind::File => self.plan.tree.content(node).map_or(0, |content| (content.offset / BLOCK_BYTES) as u32),
+            Kind::Device(device) => device.packed().unwrap_or_default(),
+            Kind::Directory | Kind::Symlink | Kind::Fifo => 0,
         }
     }
 

@@ -19,8 +19,21 @@ use crate::tools;
 
 pub(crate) fn run() -> anyhow::Result<()> {
     tools::prepare();
+    features()?;
     shell_run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))?;
     if answers(cargo().args(["nextest", "--version"])) { with_nextest() } else { with_cargo() }
+}
+
+/// What a feature changes, tested with that feature alone.
+fn features() -> anyhow::Result<()> {
+    if !tools::can_build_isal() {
+        say("skipped: tests of the feature isal (ISA-L cannot be built)");
+        return Ok(());
+    }
+    let isal = ["--features", "windlass-isal/isal,windlass-store/isal"];
+    shell_run(cargo().args(["test", "--locked", "-p", "windlass-isal", "--lib"]).args(isal))?;
+    shell_run(cargo().args(["test", "--locked", "-p", "windlass-store", "--lib"]).args(isal).arg("compress"))?;
+    shell_run(cargo().args(["test", "--locked", "-p", "windlass-store", "--test", "layer_corpus"]).args(isal))
 }
 
 fn with_nextest() -> anyhow::Result<()> {

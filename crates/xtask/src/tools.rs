@@ -15,6 +15,8 @@ struct Tool {
     used_for: &'static str,
 }
 
+const FEATURE_ISAL: &str = "building ISA-L";
+
 const TOOLS: &[Tool] = &[
     Tool { program: "skopeo", package: "skopeo", used_for: "pushing, reading and comparing images" },
     Tool { program: "podman", package: "podman", used_for: "mounted trees to compare with" },
@@ -27,6 +29,11 @@ const TOOLS: &[Tool] = &[
     Tool { program: "getfattr", package: "attr", used_for: "extended attributes" },
     Tool { program: "setcap", package: "libcap2-bin", used_for: "file capabilities" },
     Tool { program: "strace", package: "strace", used_for: "which files a pull touches" },
+    Tool { program: "nasm", package: "nasm", used_for: FEATURE_ISAL },
+    Tool { program: "autoconf", package: "autoconf", used_for: FEATURE_ISAL },
+    Tool { program: "automake", package: "automake", used_for: FEATURE_ISAL },
+    Tool { program: "libtoolize", package: "libtool", used_for: FEATURE_ISAL },
+    Tool { program: "make", package: "make", used_for: FEATURE_ISAL },
     Tool { program: "zstd", package: "zstd", used_for: "compressed layers" },
 ];
 
@@ -42,6 +49,11 @@ pub(crate) fn prepare() {
     for tool in self::missing() {
         say(&format!("skipped: tests that need {} ({}; Debian package {})", tool.program, tool.used_for, tool.package));
     }
+}
+
+/// Whether ISA-L can be built here, which the feature `isal` needs.
+pub(crate) fn can_build_isal() -> bool {
+    TOOLS.iter().filter(|tool| tool.used_for == FEATURE_ISAL).all(|tool| installed(tool.program))
 }
 
 fn missing() -> Vec<&'static Tool> {

@@ -13,7 +13,8 @@ use std::fmt;
 use crate::attributes::{Attributes, Content, Kind, Time, Xattrs};
 use crate::error::ReadError;
 use crate::head::Head;
-use crate::inode::{INODE_BYTES, Layout, RawInode, SLOT_BYTES};
+use crate::inode::{Form, INODE_MAX, Layout, RawInode, SLOT_BYTES};
+use crate::superblock::Superblock;
 use crate::{BLOCK_BYTES, DATA_START, LINK_TEXT_MAX, xattr};
 pub use directory::{Entries, Entry, FileType};
 use source::Metadata;
@@ -50,6 +51,7 @@ pub struct Inode {
     pub size_bytes: u64,
     layout: Layout,
     block: u32,
+    form: Form,
     xattr_bytes: usize,
 }
 
@@ -74,9 +76,14 @@ impl Inode {
         self.nid.0 * SLOT_BYTES
     }
 
-    /// Offset of what stands behind it, likewise.
+    /// Offset of its extended attributes, likewise.
+    fn xattrs_at(&self) -> u64 {
+        self.at() + self.form.bytes()
+    }
+
+    /// Offset of what stands behind it all, likewise.
     fn tail_at(&self) -> u64 {
-        self.at() + INODE_BYTES + self.xattr_bytes as u64
+        self.xattrs_at() + self.xattr_bytes as u64
     }
 }
 
@@ -85,6 +92,7 @@ pub struct Image<S> {
     head: Head,
     root: Nid,
     inodes: u64,
+    common_mtime: Time,
     metadata: Metadata<S>,
 }
 
@@ -111,7 +119,8 @@ impl<S: ReadAt> Image<S> {
             return Err(ReadError::Damaged { what: "the number of its blocks", at: 1024 });
         }
         let metadata = Metadata::new(source, head.metadata_offset, head.total_bytes);
-        Ok(Image { head, root: Nid(superblock.root.into()), inodes: superblock.inodes, metadata })
+        let Superblock { root, inodes, common_mtime, .. } = superblock;
+        Ok(Image { head, root: Nid(root.into()), inodes, common_mtime, metadata })
     }
 
     /// What the image says about itself.
@@ -140,10 +149,15 @@ impl<S: ReadAt> Image<S> {
     /// [`ReadError::Damaged`], [`ReadError::Unsupported`] and [`ReadError::Io`], as for all that follow.
     pub fn inode(&self, nid: Nid) -> Result<Inode, ReadError> {
         let at = nid.0.checked_mul(SLOT_BYTES).ok_or_else(|| self.damaged("the number of an inode", 0))?;
-        let mut bytes = [0; INODE_BYTES as usize];
-        self.metadata.read(at, &mut bytes)?;
+        let mut bytes = [0; INODE_MAX];
+        let (first, rest) = bytes.split_at_mut(SLOT_BYTES as usize);
+        self.metadata.read(at, first)?;
+        let form = Form::of(first[0]);
+        if form == Form::Extended {
+            self.metadata.read(at + SLOT_BYTES, rest)?;
+        }
         let unsupported = |what| ReadError::Unsupported { what, at: self.head.metadata_offset.saturating_add(at) };
-        let raw = RawInode::parse(&bytes).map_err(unsupported)?;
+        let raw = RawInode::parse(&bytes[..form.bytes() as usize], self.common_mtime).map_err(unsupported)?;
         let kind = raw.kind().ok_or_else(|| self.damaged("the kind of an inode", at))?;
         if raw.mtime.nanos > 999_999_999 {
             return Err(self.damaged("the time of an inode", at));
@@ -159,6 +173,7 @@ impl<S: ReadAt> Image<S> {
             size_bytes: raw.size_bytes,
             layout: raw.layout,
             block: raw.block,
+            form,
             xattr_bytes: xattr::body_bytes(raw.xattr_count),
         };
         self.check(&inode)?;
@@ -239,7 +254,7 @@ impl<S: ReadAt> Image<S> {
     pub fn xattrs(&self, inode: &Inode) -> Result<Xattrs, ReadError> {
         // At most 256 KiB, since the count has 16 bits.
         let mut body = vec![0; inode.xattr_bytes];
-        let at = inode.at() + INODE_BYTES;
+        let at = inode.xattrs_at();
         self.metadata.read(at, &mut body)?;
         xattr::parse(&body).map_err(|what| self.damaged(what, at))
     }

@@ -253,14 +253,19 @@ fn attributes() -> impl Strategy<Value = Attributes> {
     let name = proptest::sample::select(&XATTRS[..]).prop_map(<[u8]>::to_vec);
     let value = prop_oneof![6 => vec(any::<u8>(), 0..80), 1 => vec(any::<u8>(), 400..3000)];
     let xattrs = prop_oneof![3 => Just(BTreeMap::new()), 1 => proptest::collection::btree_map(name, value, 0..4)];
-    let time = prop_oneof![3 => 0_i64..1 << 33, 1 => any::<i64>()];
-    let id = || 0..u32::MAX;
-    (0_u32..0o10000, id(), id(), time, 0_u32..1_000_000_000, xattrs).prop_map(
-        |(mode, uid, gid, seconds, nanos, xattrs)| {
-            let xattrs = xattrs.into_iter().collect();
-            Attributes { mode, uid, gid, mtime: Time { seconds, nanos }, xattrs }
-        },
-    )
+    // Many have one time and small ids: those become compact.
+    let common = Time { seconds: 1_735_689_600, nanos: 7 };
+    let seconds = prop_oneof![3 => 0_i64..1 << 33, 1 => any::<i64>()];
+    let other = (seconds, 0_u32..1_000_000_000).prop_map(|(seconds, nanos)| Time { seconds, nanos });
+    let mtime = prop_oneof![2 => Just(common), 1 => other];
+    let id = || prop_oneof![2 => 0..0x1_0002_u32, 1 => 0..u32::MAX];
+    (0_u32..0o10000, id(), id(), mtime, xattrs).prop_map(|(mode, uid, gid, mtime, xattrs)| Attributes {
+        mode,
+        uid,
+        gid,
+        mtime,
+        xattrs: xattrs.into_iter().collect(),
+    })
 }
 
 fn make() -> impl Strategy<Value = Make> {

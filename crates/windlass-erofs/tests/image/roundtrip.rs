@@ -1,7 +1,7 @@
 //! What was written is read back.
 
 use proptest::prelude::*;
-use windlass_erofs::{Content, Device, FileType, Image, Layer, New, ReadError, Tree, WriteError};
+use windlass_erofs::{Attributes, Content, Device, FileType, Image, Layer, New, ReadError, Time, Tree, WriteError};
 
 use crate::model::{Model, operations};
 use crate::samples;
@@ -31,6 +31,33 @@ proptest! {
         let model = Model::after(&operations);
         let again = rebuilt(&model.listing(), &model.tree, seed);
         prop_assert_eq!(&image_file(&model.tree, &model.contents)[..], &image_file(&again, &model.contents)[..]);
+    }
+}
+
+#[test]
+fn one_time_for_all_entries_takes_a_third_off_the_metadata() {
+    let metadata_bytes = |time_of: &dyn Fn(i64) -> i64| {
+        let mut tree = Tree::new(1 << 30);
+        for number in 0..10_000 {
+            let attributes = Attributes { mtime: Time { seconds: time_of(number), nanos: 9 }, ..plain(0o644) };
+            tree.insert(tree.root(), format!("{number:08}").as_bytes(), New::File, &attributes).expect("a free name");
+        }
+        let bytes = image_file(&tree, &Contents::default());
+        let image = Image::open(&bytes, bytes.len() as u64).expect("an image");
+        assert_eq!(listing_of_image(&image), listing_of_tree(&tree, &Contents::default()));
+        image.head().total_bytes - image.head().metadata_offset
+    };
+    // `struct erofs_inode_compact` is half of `struct erofs_inode_extended`; all is rounded up to a block.
+    let compact = |saved: u64| saved.div_ceil(32);
+    let different = metadata_bytes(&|number| 1_735_689_600 + number);
+    for (time_of, count) in [
+        (&(|_| 1_735_689_600_i64) as &dyn Fn(i64) -> i64, 10_000),
+        (&|number| if number % 3 == 0 { -5 } else { 7 }, 6_666),
+        // The superblock's time is not before 1970.
+        (&|_| -5, 0),
+    ] {
+        let saved = different.saturating_sub(metadata_bytes(time_of));
+        assert!(compact(saved).abs_diff(count) <= 512 / 32, "{saved} of {different} for {count}");
     }
 }
 

@@ -17,8 +17,9 @@ pub(super) struct Blob<'a> {
     size: u64,
     seen: u64,
     reported: u64,
-    /// The first bytes, looked at early; hashed and counted, not yet handed out.
-    head: Vec<u8>,
+    /// Bytes that are hashed and counted, and come next all the same: the first, looked at early, or those that a
+    /// decoder took too many.
+    again: Vec<u8>,
 }
 
 /// After how many bytes the caller hears of progress, and may cancel.
@@ -32,7 +33,7 @@ impl<'a> Blob<'a> {
         progress: &'a dyn Progress,
     ) -> Blob<'a> {
         let hasher = want.algorithm().hasher();
-        Blob { input, progress, hasher, want: want.clone(), size, seen: 0, reported: 0, head: Vec::new() }
+        Blob { input, progress, hasher, want: want.clone(), size, seen: 0, reported: 0, again: Vec::new() }
     }
 
     /// Bytes announced.
@@ -42,8 +43,8 @@ impl<'a> Blob<'a> {
 
     /// The bytes that come next; none at the end.
     pub(super) fn fill(&mut self) -> Result<&[u8], LayerError> {
-        if !self.head.is_empty() {
-            return Ok(&self.head);
+        if !self.again.is_empty() {
+            return Ok(&self.again);
         }
         if self.seen - self.reported >= REPORT_BYTES {
             self.report()?;
@@ -70,8 +71,8 @@ impl<'a> Blob<'a> {
         if count == 0 {
             return;
         }
-        if !self.head.is_empty() {
-            self.head.drain(..count);
+        if !self.again.is_empty() {
+            self.again.drain(..count);
             return;
         }
         // A reader repeats its bytes until they are consumed, so this cannot fail nor come up short.
@@ -80,6 +81,11 @@ impl<'a> Blob<'a> {
         }
         self.input.consume(count);
         self.seen += count as u64;
+    }
+
+    /// Puts back the last bytes that were consumed.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        self.again.splice(..0, bytes.iter().copied());
     }
 
     /// Fills `out` as far as there are bytes.
@@ -110,7 +116,7 @@ impl<'a> Blob<'a> {
         let mut head = vec![0; usize::try_from(self.size.min(4)).unwrap_or(4)];
         let count = self.read(&mut head)?;
         head.truncate(count);
-        self.head.clone_from(&head);
+        self.unread(&head);
         Ok(head)
     }
 

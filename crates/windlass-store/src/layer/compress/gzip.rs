@@ -1,7 +1,8 @@
 //! gzip (RFC 1952): headers read here and bounded, bodies inflated raw, sums and lengths compared.
 
-use flate2::{Crc, Decompress, FlushDecompress, Status};
+use flate2::Crc;
 
+use super::deflate::Inflater;
 use crate::layer::blob::Blob;
 use crate::layer::error::{EntryName, LayerError};
 use crate::layer::limits::LayerLimits;
@@ -21,7 +22,7 @@ enum State {
 }
 
 pub(in crate::layer) struct Gzip {
-    inflate: Decompress,
+    inflater: Inflater,
     crc: Crc,
     length: u32,
     state: State,
@@ -32,7 +33,7 @@ pub(in crate::layer) struct Gzip {
 impl Gzip {
     pub(super) fn new(limits: &LayerLimits) -> Gzip {
         Gzip {
-            inflate: Decompress::new(false),
+            inflater: Inflater::new(),
             crc: Crc::new(),
             length: 0,
             state: State::Header { first: true },
@@ -60,22 +61,17 @@ impl Gzip {
     fn body(&mut self, blob: &mut Blob<'_>, out: &mut [u8]) -> Result<usize, LayerError> {
         let input = blob.fill()?;
         let at_end = input.is_empty();
-        let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
-        let status = self
-            .inflate
-            .decompress(input, out, FlushDecompress::None)
-            .map_err(|_| damaged("invalid compressed data"))?;
-        let used = usize::try_from(self.inflate.total_in() - before_in).unwrap_or(input.len());
-        let made = usize::try_from(self.inflate.total_out() - before_out).unwrap_or(out.len());
-        blob.consume(used);
-        self.crc.update(&out[..made]);
-        self.length = self.length.wrapping_add(u32::try_from(made).unwrap_or(u32::MAX));
-        match status {
-            Status::StreamEnd => self.trailer(blob)?,
-            Status::Ok | Status::BufError if at_end && made == 0 => return Err(damaged("it ends too early")),
-            Status::Ok | Status::BufError => {}
+        let step = self.inflater.inflate(input, out).map_err(|_| damaged("invalid compressed data"))?;
+        blob.consume(step.used);
+        self.crc.update(&out[..step.made]);
+        self.length = self.length.wrapping_add(u32::try_from(step.made).unwrap_or(u32::MAX));
+        if step.is_end {
+            blob.unread(&self.inflater.ahead());
+            self.trailer(blob)?;
+        } else if at_end && step.made == 0 {
+            return Err(damaged("it ends too early"));
         }
-        Ok(made)
+        Ok(step.made)
     }
 
     fn trailer(&mut self, blob: &mut Blob<'_>) -> Result<(), LayerError> {
@@ -140,7 +136,7 @@ impl Gzip {
                 return Err(damaged("the checksum of its header does not fit"));
             }
         }
-        self.inflate.reset(false);
+        self.inflater.reset();
         self.crc.reset();
         self.length = 0;
         self.state = State::Body;

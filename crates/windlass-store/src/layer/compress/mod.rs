@@ -8,6 +8,7 @@
 //!
 //! Invariants: `members_and_frames_are_joined`, `a_cut_stream_is_an_error`, `junk_after_the_last_member_is_an_error`.
 
+mod deflate;
 mod gzip;
 mod zstd;
 

@@ -64,11 +64,12 @@ impl TarCopy {
     /// # Errors
     /// What the file system says.
     pub(crate) fn finish(mut self) -> Result<(), LayerError> {
-        self.write_rest()?;
         if self.end - DATA_START < WAIT_FROM_BYTES {
+            // The metadata goes on in the last page, which is not to be written twice.
             self.start_write_back(1);
-            return Ok(());
+            return self.write_rest();
         }
+        self.write_rest()?;
         // The disk works on this layer while other threads work on others; at the end of the pull all would wait.
         self.file.sync_data().map_err(|source| LayerError::Stage { action: "sync", source })
     }
