@@ -71,6 +71,15 @@ pub enum PullError {
         /// What the extractor found.
         source: Box<StoreError>,
     },
+    /// A layer in the store is not what was unpacked there.
+    #[error("layer {diff_id} in the store is damaged")]
+    StoredLayer {
+        /// Its diff ID.
+        diff_id: Digest,
+        /// What was found.
+        #[source]
+        source: Box<StoreError>,
+    },
     /// The layers are too much together.
     #[error("{what} is {value}, the limit limits.{what} is {limit}")]
     ImageLimit {
@@ -164,6 +173,7 @@ impl PullError {
             PullError::Platform(error) => error.reason(),
             PullError::Store(error) => error.reason(),
             PullError::Layer { source, .. } => source.reason(),
+            PullError::StoredLayer { .. } => Reason::InspectFailed,
             PullError::ImageLimit { .. } => Reason::LimitExceeded,
             PullError::ImageUnknown { .. } => Reason::ImageUnknown,
             PullError::BlobMissing { .. } => Reason::BlobMissing,
@@ -194,6 +204,7 @@ impl PullError {
             | PullError::Platform(_)
             | PullError::Store(_)
             | PullError::Layer { .. }
+            | PullError::StoredLayer { .. }
             | PullError::ImageLimit { .. }
             | PullError::ImageUnknown { .. }
             | PullError::BlobMissing { .. }
@@ -214,6 +225,10 @@ impl PullError {
         }
         if let PullError::OtherDigest { .. } = self {
             return "give the target a tag, or leave --recompress out".to_owned();
+        }
+        if let PullError::StoredLayer { .. } = self {
+            return "`windlass fsck --repair` takes the damaged layer out; `windlass pull` then brings the image again"
+                .to_owned();
         }
         hint_from(self.reason(), self.attempts())
     }

@@ -132,6 +132,8 @@ pub enum Outcome {
     Pulled,
     /// The registry was asked and has nothing newer.
     UpToDate,
+    /// It was here, and no registry was asked.
+    AlreadyHere,
 }
 
 /// The sink and the image it speaks of, handed down into the tasks of one pull.

@@ -42,4 +42,4 @@ pub use request::{
 };
 pub use save::{SaveFormat, SaveReport, SaveRequest};
 pub use transfer::{CopyRequest, Platforms, PushRequest, TransferReport};
-pub use unpack::{UnpackReport, UnpackRequest};
+pub use unpack::{UnpackReport, UnpackRequest, UnpackedFrom};

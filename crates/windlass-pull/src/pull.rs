@@ -216,7 +216,7 @@ pub(crate) fn platform_warnings(
 }
 
 /// The layers with their chain IDs, bottom first.
-fn stack(resolved: &Resolved, config: &ImageConfig) -> Vec<LayerKey> {
+pub(crate) fn stack(resolved: &Resolved, config: &ImageConfig) -> Vec<LayerKey> {
     let layers = resolved.manifest.layers.iter().zip(&config.diff_ids);
     LayerKey::stack(
         layers.map(|(layer, diff_id)| {

@@ -128,6 +128,7 @@ fn is_of_the_registry(error: &PullError) -> bool {
         | PullError::Platform(_)
         | PullError::Store(_)
         | PullError::Layer { .. }
+        | PullError::StoredLayer { .. }
         | PullError::ImageLimit { .. }
         | PullError::ImageUnknown { .. }
         | PullError::Recompressible { .. }

@@ -3,11 +3,12 @@
 //! Invariant: `always_with_nothing_new_is_one_head`.
 
 use tokio::time::Instant;
-use windlass_core::manifest::{Document, parse_document};
-use windlass_core::platform::{self, Wanted};
+use windlass_core::digest::Digest;
+use windlass_core::manifest::{Document, DocumentLimits, parse_document};
+use windlass_core::platform::{self, Platform, Wanted};
 use windlass_core::reference::Reference;
 use windlass_distribution::TagOrDigest;
-use windlass_store::Image;
+use windlass_store::{Image, Store};
 
 use crate::PullError;
 use crate::engine::{Inner, blocking};
@@ -33,37 +34,43 @@ pub(crate) async fn unchanged(
 }
 
 /// What is stored under a reference.
-struct Stored {
-    image: Image,
-    manifest: windlass_core::digest::Digest,
-    index: Option<windlass_core::digest::Digest>,
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) image: Image,
+    pub(crate) manifest: Digest,
+    /// The index it was chosen from.
+    pub(crate) index: Option<Digest>,
+    /// What the index says it is for.
+    pub(crate) entry_platform: Option<Platform>,
 }
 
 async fn stored(engine: &Inner, reference: &Reference, wanted: &Wanted) -> Result<Option<Stored>, PullError> {
     let (store, reference, wanted) = (engine.store.clone(), reference.clone(), wanted.clone());
     let limits = engine.limits.clone();
-    blocking(move || -> Result<_, PullError> {
-        let Some((manifest, index)) = store.resolved(&reference)? else { return Ok(None) };
-        let Some(image) = store.find_reference(&reference)?.filter(|image| image.damage.is_none()) else {
-            return Ok(None);
-        };
-        // Another platform of the same index may be wanted now.
-        let chosen = match &index {
-            Some(index) => match store.read_blob(index, limits.manifest_bytes)? {
-                Some(bytes) => match parse_document(&bytes, None, None, &limits)? {
-                    Document::Index(index) => {
-                        platform::choose(&index, &wanted).map(|entry| entry.descriptor.digest.clone()).ok()
-                    }
-                    Document::Manifest(_) => None,
-                },
-                None => None,
-            },
-            None => Some(manifest.clone()),
-        };
-        let is_nested = index.is_some() && chosen.as_ref() != Some(&manifest);
-        Ok((!is_nested).then_some(Stored { image, manifest, index }))
-    })
-    .await
+    blocking(move || stored_for(&store, &limits, &reference, &wanted)).await
+}
+
+/// The image stored under a reference, if it is whole and the one that its index offers for the platform wanted.
+/// Blocking. What an index within an index offers is not looked at: that is for a registry to answer.
+pub(crate) fn stored_for(
+    store: &Store,
+    limits: &DocumentLimits,
+    reference: &Reference,
+    wanted: &Wanted,
+) -> Result<Option<Stored>, PullError> {
+    let Some((manifest, index)) = store.resolved(reference)? else { return Ok(None) };
+    let Some(image) = store.find_reference(reference)?.filter(|image| image.damage.is_none()) else {
+        return Ok(None);
+    };
+    let Some(root) = &index else {
+        return Ok(Some(Stored { image, manifest, index, entry_platform: None }));
+    };
+    // Another platform of the same index may be wanted now.
+    let Some(bytes) = store.read_blob(root, limits.manifest_bytes)? else { return Ok(None) };
+    let Document::Index(document) = parse_document(&bytes, None, None, limits)? else { return Ok(None) };
+    let chosen = platform::choose(&document, wanted).ok().filter(|entry| entry.descriptor.digest == manifest);
+    let entry_platform = chosen.as_ref().map(|entry| entry.descriptor.platform.clone());
+    Ok(entry_platform.map(|entry_platform| Stored { image, manifest, index, entry_platform }))
 }
 
 /// The report of a pull that found nothing to do.

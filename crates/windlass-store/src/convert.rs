@@ -21,15 +21,12 @@
 //! `a_killed_conversion_leaves_one_whole_layer`, `layers_in_use_are_not_converted`, `a_damaged_layer_is_not_converted`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, PipeWriter, Write};
-use std::os::fd::AsFd as _;
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
-use windlass_core::digest::{Algorithm, Digest, Hasher};
-use windlass_core::manifest::media_type;
+use windlass_core::digest::Digest;
 use windlass_core::reason::Reason;
 
 use crate::claim::{Claim, Note};
@@ -38,7 +35,8 @@ use crate::error::StoreError;
 use crate::gc::take_out;
 use crate::image_mounts;
 use crate::intent::{Intent, needed_beside, sweep_lock};
-use crate::layer::{self, Format, LayerError, Settled, StoredTar};
+use crate::layer::{Format, Settled};
+use crate::layer_source::LayerSource;
 use crate::layers::{self, Opened, Threads};
 use crate::layout::make_dir;
 use crate::lock::{Share, boot_id};
@@ -47,9 +45,6 @@ use crate::settle::{discard, place};
 use crate::space;
 use crate::store::Store;
 use crate::work::LayerKey;
-
-/// Bytes read at once.
-const READ_BYTES: usize = 256 << 10;
 
 /// How a layer is kept, as people call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,13 +110,6 @@ struct Listed {
     blobs: Vec<LayerRecord>,
 }
 
-/// Where the bytes of a layer come from.
-enum Origin {
-    Blob(LayerRecord),
-    Image(StoredTar),
-    Tree,
-}
-
 impl Store {
     /// Rewrites the layers of all images, see the module. `each` hears of every layer as it is done, with the number of
     /// all of them.
@@ -154,7 +142,7 @@ impl Store {
     }
 
     fn convert_layer(&self, chain: &Digest, blobs: &[LayerRecord], target: Form) -> Result<Conversion, StoreError> {
-        let kept = self.kept(blobs)?;
+        let kept = self.kept_layer(blobs)?;
         let is_done = |record: &SnapshotRecord| record.form == target && (record.tar.is_none() || kept.is_none());
         if self.stack(chain)?.first().is_some_and(|(_, record)| is_done(record)) {
             return Ok(Conversion::Already);
@@ -207,16 +195,6 @@ impl Store {
         })
     }
 
-    /// The layer's compressed bytes, if they are here; that they are whole is seen when they are read.
-    fn kept(&self, blobs: &[LayerRecord]) -> Result<Option<LayerRecord>, StoreError> {
-        for blob in blobs {
-            if self.open_blob(&blob.blob)?.is_some() {
-                return Ok(Some(blob.clone()));
-            }
-        }
-        Ok(None)
-    }
-
     /// Who counts on a layer standing where it stands. The caller holds the sweep lock alone, so nobody begins to.
     fn used_by(&self, chain: &Digest, own: &Intent) -> Result<Option<String>, StoreError> {
         if needed_beside(self.layout(), own)?.chains.contains(chain.as_str()) {
@@ -242,16 +220,9 @@ impl Store {
     ) -> Result<Conversion, StoreError> {
         let failed_syncs = self.shared.failed_syncs.load(Ordering::SeqCst);
         let [(_, old), below @ ..] = stack else { return Ok(Conversion::Already) };
-        let snapshot = self.layout().snapshot(old.n);
         let below: Vec<PathBuf> = below.iter().map(|(_, record)| self.layout().snapshot(record.n)).collect();
-        let tar = layer::stored_tar(open(&snapshot)?.as_fd()).map_err(unreadable(&snapshot))?;
-        let origin = match (tar, kept) {
-            (Some(tar), None) => Origin::Image(tar),
-            (Some(tar), Some(_)) if old.tar.is_none() => Origin::Image(tar),
-            (_, Some(blob)) => Origin::Blob(blob),
-            (None, None) => Origin::Tree,
-        };
-        let tar = self.make(chain, old, &below, origin, &snapshot)?;
+        let source = LayerSource::of(self, chain, old, kept)?;
+        let tar = self.make(old, &below, &source)?;
         let stage = self.layout().stage(chain);
         let is_own = tar == old.diff_id;
         let note = Note {
@@ -288,40 +259,19 @@ impl Store {
     }
 
     /// Unpacks the layer into its stage, in the form of the store. Says what the tar hashes to.
-    fn make(
-        &self,
-        chain: &Digest,
-        old: &SnapshotRecord,
-        below: &[PathBuf],
-        origin: Origin,
-        snapshot: &Path,
-    ) -> Result<Digest, StoreError> {
-        let plain = |tar: &Digest, size_bytes: u64| LayerRecord {
-            blob: tar.clone(),
-            size_bytes,
-            media_type: media_type::OCI_LAYER.to_owned(),
-            diff_id: tar.clone(),
-            chain_id: chain.clone(),
-        };
-        let layer = match &origin {
-            Origin::Blob(blob) => blob.clone(),
-            Origin::Image(tar) => plain(old.tar_digest(), tar.left_bytes()),
-            Origin::Tree => {
-                let (tar, size_bytes) = weigh(snapshot, old)?;
-                plain(&tar, size_bytes)
-            }
-        };
+    fn make(&self, old: &SnapshotRecord, below: &[PathBuf], source: &LayerSource) -> Result<Digest, StoreError> {
+        let layer = source.layer().clone();
         let need_bytes = layer.size_bytes.max(old.size_bytes);
         space::require(self.root(), need_bytes, self.options().reserve)?;
         let tar = layer.diff_id.clone();
         let key = LayerKey { layer, parent: old.parent.clone() };
         // As in a pull: without the layers below first, and once more with them where that does not do.
         let first = key.parent.is_none().then_some(below);
-        match self.unpack(&key, &origin, snapshot, first, below)? {
+        match self.unpack(&key, source, first, below)? {
             Settled::Done => Ok(tar),
-            Settled::Redo => match self.unpack(&key, &origin, snapshot, Some(below), below)? {
+            Settled::Redo => match self.unpack(&key, source, Some(below), below)? {
                 Settled::Done => Ok(tar),
-                Settled::Redo => Err(StoreError::Incomplete { part: "layer", digest: chain.clone() }),
+                Settled::Redo => Err(StoreError::Incomplete { part: "layer", digest: key.layer.chain_id }),
             },
         }
     }
@@ -329,8 +279,7 @@ impl Store {
     fn unpack(
         &self,
         key: &LayerKey,
-        origin: &Origin,
-        snapshot: &Path,
+        source: &LayerSource,
         at_hand: Option<&[PathBuf]>,
         below: &[PathBuf],
     ) -> Result<Settled, StoreError> {
@@ -342,19 +291,7 @@ impl Store {
         let at_hand = at_hand.as_deref();
         let extract =
             |input: &mut (dyn BufRead + Send)| layers::extract(input, key, self, &stage, at_hand, Threads::One, &());
-        let mut extracted = match origin {
-            Origin::Blob(blob) => {
-                let missing = || StoreError::Incomplete { part: "blob", digest: blob.blob.clone() };
-                let file = self.open_blob(&blob.blob)?.ok_or_else(missing)?;
-                extract(&mut BufReader::with_capacity(READ_BYTES, file))
-            }
-            Origin::Image(_) => {
-                let tar = layer::stored_tar(open(snapshot)?.as_fd()).map_err(unreadable(snapshot))?;
-                let missing = || StoreError::Incomplete { part: "layer", digest: key.layer.chain_id.clone() };
-                extract(&mut BufReader::with_capacity(READ_BYTES, tar.ok_or_else(missing)?))
-            }
-            Origin::Tree => read_back_into(snapshot, extract),
-        }?;
+        let mut extracted = source.feed(self, extract)?;
         layers::settle(&stage, &mut extracted, key, &below, &self.options().limits)
     }
 
@@ -434,67 +371,4 @@ fn listed(images: Vec<(String, ImageRecord)>) -> Vec<Listed> {
         }
     }
     all
-}
-
-fn open(path: &Path) -> Result<File, StoreError> {
-    File::open(path).map_err(|source| StoreError::io("open", path, source))
-}
-
-fn unreadable(path: &Path) -> impl Fn(LayerError) -> StoreError {
-    move |source| StoreError::Tree { action: "read", path: path.to_owned(), source }
-}
-
-/// Digest and size of the tar that a directory reads back as.
-fn weigh(snapshot: &Path, record: &SnapshotRecord) -> Result<(Digest, u64), StoreError> {
-    let mut scale = Scale { hasher: Algorithm::Sha256.hasher(), bytes: 0 };
-    if !layers::is_there(snapshot, record.form) {
-        return Err(StoreError::Incomplete { part: "layer", digest: record.diff_id.clone() });
-    }
-    layer::read_back(open(snapshot)?.as_fd(), &mut scale).map_err(unreadable(snapshot))?;
-    Ok((scale.hasher.finish(), scale.bytes))
-}
-
-struct Scale {
-    hasher: Hasher,
-    bytes: u64,
-}
-
-impl Write for Scale {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hasher.update(bytes);
-        self.bytes += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Reads a directory back on a thread of its own while `work` takes the tar.
-fn read_back_into<T>(
-    snapshot: &Path,
-    work: impl FnOnce(&mut (dyn BufRead + Send)) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let dir = open(snapshot)?;
-    let (reader, writer) = io::pipe().map_err(|source| StoreError::io("read", snapshot, source))?;
-    std::thread::scope(|scope| {
-        let back = scope.spawn(move || -> Result<(), LayerError> {
-            // Dropped at the end, which is the end of the tar.
-            let mut out: io::BufWriter<PipeWriter> = io::BufWriter::with_capacity(READ_BYTES, writer);
-            layer::read_back(dir.as_fd(), &mut out)?;
-            out.flush().map_err(|source| LayerError::Stage { action: "write out", source })
-        });
-        let mut reader = BufReader::with_capacity(READ_BYTES, reader);
-        let worked = work(&mut reader);
-        // Who stopped early must not leave the other waiting.
-        drop(reader);
-        let back = back.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match (worked, back) {
-            (Ok(done), Ok(())) => Ok(done),
-            // A reader that stopped is why the writer did.
-            (Err(error), Err(LayerError::Stage { action: "write out", .. }) | Ok(())) => Err(error),
-            (_, Err(source)) => Err(unreadable(snapshot)(source)),
-        }
-    })
 }

@@ -18,6 +18,7 @@ mod image;
 mod image_mounts;
 mod intent;
 pub mod layer;
+mod layer_source;
 mod layers;
 mod layout;
 mod lease;

@@ -97,10 +97,14 @@ impl Rig {
 
     /// A pull into another store, with an engine of its own.
     pub async fn pull_into(&self, store: Store, image: &str) -> Result<PullReport, PullError> {
+        self.around(store).pull(request(image), Arc::new(Silent)).await
+    }
+
+    /// An engine around another store.
+    pub fn around(&self, store: Store) -> Engine {
         let client = Client::new(client_config()).unwrap();
         let sources = Arc::new(CredentialSources::builder().build());
-        let engine = Engine::new(EngineConfig::new(store, client, sources, Platform::new("linux", "amd64", None)));
-        engine.pull(request(image), Arc::new(Silent)).await
+        Engine::new(EngineConfig::new(store, client, sources, Platform::new("linux", "amd64", None)))
     }
 
     pub async fn pull(&self, image: &str) -> Result<PullReport, PullError> {

@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Mount(mount::MountArgs),
     /// Unmounts it.
     Umount(mount::UmountArgs),
-    /// Writes the root file system of an image into a new directory, without a store.
+    /// Writes the root file system of an image into a new directory.
     Unpack(unpack::Args),
     /// Brings an image of the store to a registry. Prints its digest there.
     Push(transfer::PushArgs),

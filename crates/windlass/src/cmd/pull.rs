@@ -97,6 +97,7 @@ pub(super) const fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Pulled => "pulled",
         Outcome::UpToDate => "up-to-date",
+        Outcome::AlreadyHere => "already-here",
     }
 }
 

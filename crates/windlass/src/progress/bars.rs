@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use windlass_pull::events::{Event, EventSink, LayerInfo, LayerState, Totals};
+use windlass_pull::events::{Event, EventSink, LayerInfo, LayerState, Outcome, Totals};
 
 use super::words;
 use crate::failure::shown;
@@ -121,8 +121,8 @@ impl EventSink for Bars {
         }
         match &event {
             Event::Layer { image, layer, state } => self.layer(image, *layer, *state),
-            Event::Finished { image, outcome: windlass_pull::events::Outcome::UpToDate, .. } => {
-                self.say(&format!("{}: up to date", shown(image)));
+            Event::Finished { image, outcome: outcome @ (Outcome::UpToDate | Outcome::AlreadyHere), .. } => {
+                self.say(&format!("{}: {}", shown(image), words::outcome(*outcome)));
             }
             _ => {
                 if let Some(line) = words::line(&event) {

@@ -60,6 +60,7 @@ pub(super) fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Pulled => "pulled",
         Outcome::UpToDate => "up to date",
+        Outcome::AlreadyHere => "here already",
     }
 }
 
