@@ -20,6 +20,8 @@ fn deny() -> anyhow::Result<()> {
         say("skipped: cargo deny (not installed)");
         return Ok(());
     }
+    // It looks at the dependencies of all platforms, and a build fetches those of one.
+    shell::run(cargo().args(["fetch", "--locked"]))?;
     let mut checks = vec!["bans", "licenses", "sources"];
     if advisory_database().is_some_and(|database| database.is_dir()) {
         checks.push("advisories");

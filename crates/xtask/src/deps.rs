@@ -23,6 +23,19 @@ const TABLE: &[(&str, &[&str])] = &[
     ("windlass-isal", &[]),
     ("windlass-store", &["windlass-core", "windlass-erofs", "windlass-isal"]),
     ("windlass-pull", &["windlass-core", "windlass-distribution", "windlass-credentials", "windlass-store"]),
+    ("windlass-proto", &[]),
+    ("windlass-cri", &["windlass-core", "windlass-proto", "windlass-store", "windlass-pull"]),
+    (
+        "windlass-node",
+        &[
+            "windlass-core",
+            "windlass-distribution",
+            "windlass-credentials",
+            "windlass-store",
+            "windlass-pull",
+            "windlass-cri",
+        ],
+    ),
     ("windlass-registry", &["windlass-core", "windlass-distribution", "windlass-credentials"]),
     (
         "windlass",
@@ -32,6 +45,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "windlass-credentials",
             "windlass-store",
             "windlass-pull",
+            "windlass-node",
             "windlass-registry",
         ],
     ),
