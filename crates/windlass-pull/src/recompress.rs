@@ -6,7 +6,9 @@
 //! done only when asked for, and only for layers that cannot be had otherwise.
 //!
 //! Invariants: `layers_are_compressed_anew_when_asked`, `a_damaged_tar_is_not_compressed_anew`,
-//! `a_tar_read_back_is_not_compressed_anew`.
+//! `a_tar_read_back_is_not_compressed_anew`; others read what is written:
+//! `what_is_saved_compressed_anew_is_read_by_skopeo_and_podman`,
+//! `what_is_pushed_compressed_anew_is_pulled_by_skopeo_and_podman`.
 
 use std::collections::HashMap;
 use std::fs::File;
