@@ -3,7 +3,7 @@
 //! ```text
 //! blob bytes -> sha256 -> inflate -> sha256 (diff ID) -> tar entries -> rules -> tree of files + record of sums
 //!   blob.rs               compress/    stream.rs            tar/       rules.rs,   dir/           sums/
-//!                                                                      apply.rs
+//!                                                                      apply/
 //! ```
 //!
 //! A layer is unpacked by itself, without the layers below, so that all layers of an image go at once; what depends on
