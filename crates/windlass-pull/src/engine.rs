@@ -16,8 +16,10 @@ use windlass_distribution::{Client, Repository};
 use windlass_store::{PullRecords, Store};
 
 use crate::PullError;
+use crate::board::Board;
 use crate::flight::Flights;
 use crate::image_size::ImageLimits;
+use crate::slots::{Slots, TransferLimits};
 
 /// Fewest layers of one image in work at once: the network is kept busy while one of them is unpacked.
 const LAYERS_IN_WORK_MIN: usize = 3;
@@ -45,6 +47,8 @@ pub struct EngineConfig {
     pub layers_in_work: usize,
     /// Images that `ensure` pulls at the same time.
     pub pulls_at_once: usize,
+    /// Layers in transfer at once over all images; `None`: by the number of cores.
+    pub transfers: Option<TransferLimits>,
     /// Pull records: the store's own, or a kubelet's.
     pub records: PullRecords,
 }
@@ -67,6 +71,7 @@ impl EngineConfig {
             image_limits: ImageLimits::default(),
             layers_in_work: 0,
             pulls_at_once: PULLS_AT_ONCE,
+            transfers: None,
             records,
         }
     }
@@ -98,6 +103,10 @@ pub(crate) struct Inner {
     pub(crate) began: Instant,
     /// Pulls of one `ensure` at the same time.
     pub(crate) pulls_at_once: usize,
+    /// Who may transfer.
+    pub(crate) slots: Slots,
+    /// What is under way.
+    pub(crate) board: Board,
 }
 
 impl Engine {
@@ -123,6 +132,8 @@ impl Engine {
                 backoff: Mutex::new(Backoff::default()),
                 began: Instant::now(),
                 pulls_at_once: config.pulls_at_once.max(1),
+                slots: Slots::new(config.transfers.unwrap_or_else(|| TransferLimits::for_cores(cores))),
+                board: Board::new(),
             }),
         }
     }
@@ -130,6 +141,11 @@ impl Engine {
     /// The store it works on.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// Pulls under way and the last that ended.
+    pub fn board(&self) -> &Board {
+        &self.inner.board
     }
 
     /// The client it asks registries with.

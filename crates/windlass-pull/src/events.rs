@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use windlass_core::digest::Digest;
 
+use crate::board::Tracked;
+
 /// Shortest time between two byte counts of one layer: ten a second look smooth to a person.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -141,6 +143,8 @@ pub enum Outcome {
 pub(crate) struct Events {
     sink: Arc<dyn EventSink>,
     image: Arc<str>,
+    /// The pull's row on the board.
+    row: Option<Arc<Tracked>>,
 }
 
 impl std::fmt::Debug for Events {
@@ -151,35 +155,52 @@ impl std::fmt::Debug for Events {
 
 impl Events {
     pub(crate) fn new(sink: Arc<dyn EventSink>, image: &str) -> Events {
-        Events { sink, image: image.into() }
+        Events { sink, image: image.into(), row: None }
+    }
+
+    /// The same, told to the board, too.
+    pub(crate) fn on_board(&self, row: &Arc<Tracked>) -> Events {
+        Events { row: Some(row.clone()), ..self.clone() }
+    }
+
+    /// Number of the pull within this process; 0 for what is not on the board.
+    pub(crate) fn pull_number(&self) -> u64 {
+        self.row.as_ref().map_or(0, |row| row.number())
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some(row) = &self.row {
+            row.see(&event);
+        }
+        self.sink.event(event);
     }
 
     pub(crate) fn resolved(&self, platform: String, digest: Digest, layers: Arc<[LayerInfo]>) {
-        self.sink.event(Event::Resolved { image: self.image.clone(), platform, digest, layers });
+        self.tell(Event::Resolved { image: self.image.clone(), platform, digest, layers });
     }
 
     pub(crate) fn layer(&self, layer: usize, state: LayerState) {
-        self.sink.event(Event::Layer { image: self.image.clone(), layer, state });
+        self.tell(Event::Layer { image: self.image.clone(), layer, state });
     }
 
     pub(crate) fn committing(&self) {
-        self.sink.event(Event::Committing { image: self.image.clone() });
+        self.tell(Event::Committing { image: self.image.clone() });
     }
 
     pub(crate) fn finished(&self, id: Digest, outcome: Outcome) {
-        self.sink.event(Event::Finished { image: self.image.clone(), id, outcome });
+        self.tell(Event::Finished { image: self.image.clone(), id, outcome });
     }
 
     pub(crate) fn failed(&self) {
-        self.sink.event(Event::Failed { image: self.image.clone() });
+        self.tell(Event::Failed { image: self.image.clone() });
     }
 
     pub(crate) fn warning(&self, text: impl Into<String>) {
-        self.sink.event(Event::Warning { image: self.image.clone(), text: text.into() });
+        self.tell(Event::Warning { image: self.image.clone(), text: text.into() });
     }
 
     pub(crate) fn waiting(&self, pod: String, delay: Duration, reason: String) {
-        self.sink.event(Event::Waiting { image: self.image.clone(), pod, delay, reason });
+        self.tell(Event::Waiting { image: self.image.clone(), pod, delay, reason });
     }
 }
 

@@ -32,6 +32,7 @@ use crate::image_size::ImageSize;
 use crate::origin::Origin;
 use crate::pipe::{PipeReader, PipeWriter, READ_BYTES, pipe};
 use crate::pump::{Downloading, Pumped, pump};
+use crate::slots::{Slot, Slots};
 
 /// Everything the layers of one pull share.
 #[derive(Debug)]
@@ -43,6 +44,9 @@ pub(crate) struct LayerContext {
     /// Layers in work at once.
     pub(crate) parallel: usize,
     pub(crate) cores: usize,
+    pub(crate) slots: Slots,
+    /// The registry that all layers come from; `None` for those of an archive, which need no slot.
+    pub(crate) registry: Option<Arc<str>>,
     /// Number of each distinct blob, as events call it.
     pub(crate) numbers: BTreeMap<Digest, usize>,
     pub(crate) fetched_bytes: AtomicU64,
@@ -251,6 +255,10 @@ async fn keep_from_archive(context: &Arc<LayerContext>, blob: Descriptor) -> Res
 /// knows whom to ask.
 async fn run(context: Arc<LayerContext>, job: Job) -> Result<Again, PullError> {
     let number = context.numbers.get(&job.blob.digest).copied().unwrap_or_default();
+    let _slot = match &context.registry {
+        Some(registry) => Some(slot(&context, registry).await?),
+        None => None,
+    };
     let again = match &context.origin {
         Origin::Archive { archive, .. } => read(&context, archive, &job.blob, job.works).await?,
         Origin::Registry { repository, .. } => {
@@ -277,6 +285,14 @@ async fn run(context: Arc<LayerContext>, job: Job) -> Result<Again, PullError> {
         context.events.layer(number, LayerState::Done);
     }
     Ok(again)
+}
+
+/// Waits until this pull may transfer one more layer.
+async fn slot(context: &LayerContext, registry: &Arc<str>) -> Result<Slot, PullError> {
+    tokio::select! {
+        slot = context.slots.take(context.events.pull_number(), registry) => Ok(slot),
+        () = context.cancel.cancelled() => Err(PullError::Canceled),
+    }
 }
 
 /// Why a transfer did not end in layers.

@@ -7,6 +7,7 @@
 
 mod archive;
 mod attempt;
+mod board;
 mod engine;
 mod ensure;
 mod error;
@@ -23,6 +24,7 @@ mod recompress;
 mod request;
 mod resolve;
 mod save;
+mod slots;
 mod supply;
 mod transfer;
 mod unpack;
@@ -31,15 +33,17 @@ pub mod workload;
 
 pub use archive::ImageSource;
 pub use attempt::{Accepted, Attempt, Attempts};
+pub use board::{Board, BoardState, Ending, LayerRow, PastPull, Phase, PhaseTimes, PullState, RowState};
 pub use engine::{Engine, EngineConfig};
 pub use error::PullError;
 pub use image_size::ImageLimits;
 pub use load::LoadRequest;
 pub use recompress::{Recompress, Recompressed};
 pub use request::{
-    Action, ContainerReport, EnsureReport, EnsureRequest, Failure, PullOptions, PullReport, PullRequest,
+    Action, ContainerReport, Credentials, EnsureReport, EnsureRequest, Failure, PullOptions, PullReport, PullRequest,
     StrictPlatform, Wait,
 };
 pub use save::{SaveFormat, SaveReport, SaveRequest};
+pub use slots::TransferLimits;
 pub use transfer::{CopyRequest, Platforms, PushRequest, TransferReport};
 pub use unpack::{UnpackReport, UnpackRequest, UnpackedFrom};

@@ -43,6 +43,14 @@ impl From<FetchedManifest> for Fetched {
 }
 
 impl Origin {
+    /// The registry that is asked.
+    pub(crate) fn registry(&self) -> Option<Arc<str>> {
+        match self {
+            Origin::Registry { reference, .. } => Some(reference.host().to_string().into()),
+            Origin::Archive { .. } => None,
+        }
+    }
+
     /// The document the reference names.
     pub(crate) async fn root(&self, limits: &DocumentLimits) -> Result<Fetched, PullError> {
         match self {

@@ -26,7 +26,7 @@ use crate::events::{EventSink, Events, LayerInfo, LayerState, Outcome};
 use crate::image_size::ImageSize;
 use crate::layers::{self, LayerContext, Notes};
 use crate::origin::Origin;
-use crate::request::{PullOptions, PullReport, PullRequest, StrictPlatform};
+use crate::request::{Credentials, PullOptions, PullReport, PullRequest, StrictPlatform};
 use crate::resolve::{Resolved, resolve};
 use crate::uptodate;
 
@@ -42,6 +42,9 @@ impl Engine {
         let events = Events::new(sink, &request.image);
         let reference = Reference::parse(&request.image).map_err(PullError::Reference)?;
         let engine = &self.inner;
+        if let Credentials::Given(candidates) = request.credentials {
+            return pull(engine, reference, candidates, request.mode, &request.options, &events).await;
+        }
         let found = engine.credentials(&reference, &[], request.mode).await?;
         let first = pull(engine, reference.clone(), found.candidates, request.mode, &request.options, &events).await;
         let refused = |error: &PullError| matches!(error.reason(), Reason::Unauthorized | Reason::Denied);
@@ -65,7 +68,9 @@ pub(crate) async fn pull(
 ) -> Result<PullReport, PullError> {
     let repository = engine.client.repository(&reference, candidates, mode);
     let origin = Origin::Registry { repository: Arc::new(repository), reference: reference.clone() };
-    let result = pull_from(engine, origin, reference, options, events).await;
+    let row = Arc::new(engine.board.begin(reference.as_typed()));
+    let result = pull_from(engine, origin, reference, options, &events.on_board(&row)).await;
+    row.end(&result);
     match &result {
         Ok(report) => events.finished(report.id.clone(), report.outcome),
         Err(_) => events.failed(),
@@ -281,6 +286,8 @@ async fn layers(
         cancel: options.cancel.child_token(),
         parallel: engine.layers_in_work,
         cores: engine.cores,
+        slots: engine.slots.clone(),
+        registry: origin.registry(),
         numbers,
         fetched_bytes: AtomicU64::new(0),
         size: ImageSize::new(engine.image_limits),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use windlass_core::decide::ensure::{Event, Verification};
 use windlass_core::digest::Digest;
-use windlass_core::keyring::Mode;
+use windlass_core::keyring::{Candidate, Mode};
 use windlass_core::platform::Platform;
 use windlass_core::policy::PullPolicy;
 
@@ -42,8 +42,20 @@ pub struct PullRequest {
     pub image: String,
     /// Whose rules the credentials follow.
     pub mode: Mode,
+    /// What may be shown to the registry.
+    pub credentials: Credentials,
     /// The rest.
     pub options: PullOptions,
+}
+
+/// What a pull may show to a registry.
+#[derive(Debug, Clone, Default)]
+pub enum Credentials {
+    /// Whatever the engine's own sources have for the reference.
+    #[default]
+    Sources,
+    /// These, in this order, and nobody else's: an image that came by another credential would prove nothing about them.
+    Given(Vec<Candidate>),
 }
 
 /// One image that is now present.

@@ -10,7 +10,7 @@ use windlass_core::platform::Platform;
 use windlass_credentials::CredentialSources;
 use windlass_distribution::{Client, ClientConfig};
 use windlass_pull::events::{Event, EventSink, Silent};
-use windlass_pull::{Engine, EngineConfig, ImageLimits, PullError, PullOptions, PullReport, PullRequest};
+use windlass_pull::{Credentials, Engine, EngineConfig, ImageLimits, PullError, PullOptions, PullReport, PullRequest};
 use windlass_store::{SnapshotFormat, Store, StoreOptions};
 
 /// An engine with everything around it.
@@ -118,7 +118,12 @@ fn skipped(what: &str) {
 }
 
 pub fn request(image: &str) -> PullRequest {
-    PullRequest { image: image.to_owned(), mode: Mode::Windlass, options: PullOptions::default() }
+    PullRequest {
+        image: image.to_owned(),
+        mode: Mode::Windlass,
+        credentials: Credentials::Sources,
+        options: PullOptions::default(),
+    }
 }
 
 /// Keeps every event.

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
 use windlass_core::keyring::Mode;
 use windlass_pull::events::Outcome;
-use windlass_pull::{PullOptions, PullReport, PullRequest};
+use windlass_pull::{Credentials, PullOptions, PullReport, PullRequest};
 
 use super::many::worst;
 use crate::failure::Failure;
@@ -46,6 +46,7 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
                 let request = PullRequest {
                     image,
                     mode: Mode::Windlass,
+                    credentials: Credentials::Sources,
                     options: PullOptions {
                         platform: platform.clone(),
                         cancel: cancel.clone(),
