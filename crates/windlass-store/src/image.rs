@@ -5,7 +5,7 @@
 //!
 //! Invariants: `whatever_names_an_image_finds_it`, `a_damaged_image_is_not_present`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use jiff::Timestamp;
@@ -124,6 +124,17 @@ impl Store {
         self.read(|tx| {
             let found = tx.get::<NameRecord>(&Name::of(reference).to_string())?;
             Ok(found.map(|name| (name.manifest, name.index)))
+        })
+    }
+
+    /// Names by digest that came along with a tag and that nobody asked for.
+    ///
+    /// # Errors
+    /// The metadata cannot be read, or [`StoreError::Locked`].
+    pub fn implied_names(&self) -> Result<BTreeSet<Name>, StoreError> {
+        self.read(|tx| {
+            let names = tx.all::<NameRecord>()?.into_iter().filter(|(_, name)| name.implied);
+            Ok(names.filter_map(|(key, _)| Name::from_key(&key)).collect())
         })
     }
 

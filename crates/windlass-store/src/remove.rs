@@ -73,6 +73,30 @@ impl Store {
         Ok(Removed { names: goes, image: is_last.then_some(image.id), swept })
     }
 
+    /// Takes an image's names, pins and record away in one step, whatever it is pinned by; whether it was here. For a
+    /// runtime that says so: a pin is only advice to collectors then. What nothing needs any more stays on disk until
+    /// the next collection.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] while it is mounted.
+    pub fn forget_image(&self, image: &Digest) -> Result<bool, StoreError> {
+        if let Some(target) = self.mounted_at(image)?.first() {
+            return Err(StoreError::InUse { image: image.clone(), by: format!("the mount at {}", target.display()) });
+        }
+        self.write(|tx| {
+            if tx.get::<ImageRecord>(image.as_str())?.is_none() {
+                return Ok(false);
+            }
+            for (key, name) in tx.all::<NameRecord>()? {
+                if name.image == *image {
+                    tx.remove::<NameRecord>(&key)?;
+                }
+            }
+            forget(tx, image)?;
+            Ok(true)
+        })
+    }
+
     /// Pins an image: neither the collector nor a removal touches it. `source` says who, once for each image.
     ///
     /// # Errors

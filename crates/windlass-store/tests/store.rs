@@ -292,6 +292,27 @@ fn the_last_name_takes_the_image_along() {
 }
 
 #[test]
+fn a_forgotten_image_is_gone_with_names_and_pins_and_its_room_at_the_next_collection() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    image.pull(&store).unwrap();
+    let implied = store.implied_names().unwrap();
+    let found = store.find(NAME).unwrap().unwrap();
+    assert_eq!(implied.iter().collect::<Vec<_>>(), found.repo_digests.iter().collect::<Vec<_>>());
+    store.tag(NAME, &reference("registry.example/other:2")).unwrap();
+    store.pin(NAME, &PinSource::user(), "mine").unwrap();
+    assert!(store.forget_image(&image.id()).unwrap());
+    assert!(!store.forget_image(&image.id()).unwrap(), "it is gone already");
+    assert_eq!((store.images().unwrap().len(), store.find(NAME).unwrap()), (0, None));
+    assert!(store.usage().unwrap().used_bytes > 0);
+    store.gc(&GcRequest::sweep()).unwrap();
+    assert_eq!(store.usage().unwrap().used_bytes, 0);
+    image.pull(&store).unwrap();
+    assert!(store.find(NAME).unwrap().unwrap().pins.is_empty());
+}
+
+#[test]
 fn an_image_goes_by_its_id_with_all_names() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
