@@ -1,7 +1,7 @@
 //! What is being pulled now and how the last pulls ended: for a status page, metrics and one line of log per pull.
 //!
-//! In: the events of every pull of an engine. Out: [`Board::state`], a copy to be shown, and [`Board::changes`], which
-//! wakes who shows it. Rates are of the last seconds, not of the whole pull.
+//! In: the events of every pull of an engine. Out: [`Board::state`], a copy to be shown, [`Board::changes`], which
+//! wakes who shows it, and [`Board::endings`] for who counts. Rates are of the last seconds, not of the whole pull.
 //!
 //! Invariants: `a_pull_is_on_the_board_until_it_ends`, `rates_follow_the_last_seconds`, `only_the_last_pulls_are_kept`,
 //! `a_dropped_pull_leaves_the_board`.
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use windlass_core::reason::Reason;
 
@@ -22,6 +22,8 @@ use crate::request::PullReport;
 
 /// Pulls that have ended and are still told of.
 const RECENT_MAX: usize = 100;
+/// Pulls that may end before who counts them has taken them in: a hundred callers of one image, several times over.
+const ENDINGS_MAX: usize = 1024;
 /// Layers shown of one pull; an image may have thousands.
 const LAYERS_MAX: usize = 512;
 /// Over how long a rate is taken.
@@ -133,6 +135,10 @@ pub struct PastPull {
     pub credential: Option<String>,
     /// Bytes of layers that were fetched.
     pub fetched_bytes: u64,
+    /// Layers of an image that is now here, a layer used twice counted once.
+    pub layers: usize,
+    /// Of these, how many were here before.
+    pub layers_already_here: usize,
 }
 
 /// How long each phase took, in milliseconds.
@@ -178,6 +184,7 @@ pub struct Board {
 struct Inner {
     rows: Mutex<Rows>,
     changes: watch::Sender<u64>,
+    endings: broadcast::Sender<PastPull>,
 }
 
 #[derive(Debug, Default)]
@@ -239,7 +246,13 @@ fn eta(left_bytes: u64, rate: u64) -> Option<u64> {
 
 impl Board {
     pub(crate) fn new() -> Board {
-        Board { inner: Arc::new(Inner { rows: Mutex::default(), changes: watch::Sender::new(0) }) }
+        Board {
+            inner: Arc::new(Inner {
+                rows: Mutex::default(),
+                changes: watch::Sender::new(0),
+                endings: broadcast::Sender::new(ENDINGS_MAX),
+            }),
+        }
     }
 
     /// All there is to see now.
@@ -255,6 +268,11 @@ impl Board {
     /// Wakes after every change; the value says nothing. Byte counts come at most every 100 ms for each layer.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
+    }
+
+    /// Each pull that ends from now on. Who takes more than a thousand of them too late misses the oldest.
+    pub fn endings(&self) -> broadcast::Receiver<PastPull> {
+        self.inner.endings.subscribe()
     }
 
     /// Puts a pull on the board.
@@ -339,47 +357,75 @@ impl Tracked {
 
     /// Takes it off the board, and says in the log how it went.
     pub(crate) fn end(&self, result: &Result<PullReport, PullError>) {
-        let (ending, credential, fetched_bytes) = match result {
+        let mut told = Told::default();
+        let ending = match result {
             Ok(report) => {
                 let ending = match report.outcome {
                     Outcome::Pulled => Ending::Pulled,
                     Outcome::UpToDate | Outcome::AlreadyHere => Ending::UpToDate,
                 };
-                let accepted = report.attempts.accepted().and_then(|attempt| attempt.source.clone());
-                (ending, accepted, report.fetched_bytes)
+                told = Told {
+                    credential: report.attempts.accepted().and_then(|attempt| attempt.source.clone()),
+                    fetched_bytes: report.fetched_bytes,
+                    layers: report.layers,
+                    layers_already_here: report.layers_already_here,
+                };
+                ending
             }
-            Err(error) if error.reason() == Reason::Canceled => (Ending::Canceled, None, 0),
+            Err(error) if error.reason() == Reason::Canceled => Ending::Canceled,
             Err(error) => {
-                let refused = error.attempts().0.last().and_then(|attempt| attempt.source.clone());
+                told.credential = error.attempts().0.last().and_then(|attempt| attempt.source.clone());
                 let mut message = error.chain();
                 message.truncate(message.floor_char_boundary(MESSAGE_MAX));
-                (Ending::Failed { reason: error.reason().class(), message }, refused, 0)
+                Ending::Failed { reason: error.reason().class(), message }
             }
         };
-        self.inner.end(self.number, ending, credential, fetched_bytes);
+        self.inner.end(self.number, ending, told);
     }
+}
+
+/// What a report tells of a pull that has ended.
+#[derive(Debug, Default)]
+struct Told {
+    credential: Option<String>,
+    fetched_bytes: u64,
+    layers: usize,
+    layers_already_here: usize,
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
         // One that was ended is not on the board any more.
-        self.inner.end(self.number, Ending::Canceled, None, 0);
+        self.inner.end(self.number, Ending::Canceled, Told::default());
     }
 }
 
 impl Inner {
-    fn end(&self, number: u64, ending: Ending, credential: Option<String>, fetched_bytes: u64) {
+    fn end(&self, number: u64, ending: Ending, told: Told) {
         let past = {
             let mut rows = self.lock();
             let Some(entry) = rows.pulls.remove(&number) else { return };
             let times = entry.times(Instant::now());
             let image = entry.image;
-            let past = PastPull { number, image, at: Timestamp::now(), times, ending, credential, fetched_bytes };
+            let Told { credential, fetched_bytes, layers, layers_already_here } = told;
+            let past = PastPull {
+                number,
+                image,
+                at: Timestamp::now(),
+                times,
+                ending,
+                credential,
+                fetched_bytes,
+                layers,
+                layers_already_here,
+            };
             rows.recent.push_front(past.clone());
             rows.recent.truncate(RECENT_MAX);
             past
         };
         log(&past);
+        // Nobody may be counting.
+        drop(self.endings.send(past));
         self.changed();
     }
 }

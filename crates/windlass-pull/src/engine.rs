@@ -83,6 +83,19 @@ pub struct Engine {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// A pod's image whose next try has to wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackedOff {
+    /// The pod's UID, or namespace and name.
+    pub pod: String,
+    /// The image as the pod names it.
+    pub image: String,
+    /// Why the last try failed; empty where that is not known.
+    pub previous: String,
+    /// How long it has to wait yet.
+    pub left: std::time::Duration,
+}
+
 /// What the clones of an engine share.
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -146,6 +159,20 @@ impl Engine {
     /// Pulls under way and the last that ended.
     pub fn board(&self) -> &Board {
         &self.inner.board
+    }
+
+    /// Images of pods whose next try by `ensure` has to wait.
+    pub fn back_off(&self) -> Vec<BackedOff> {
+        let now = self.inner.began.elapsed();
+        let backoff = self.inner.backoff.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let waiting = backoff.entries().filter_map(|(key, entry)| {
+            let left = (entry.failed_at + entry.delay).checked_sub(now).filter(|left| !left.is_zero())?;
+            // Neither a UID nor namespace/name can hold the sign between pod and image.
+            let (pod, image) = key.as_str().split_once('_')?;
+            let previous = entry.previous.clone().unwrap_or_default();
+            Some(BackedOff { pod: pod.to_owned(), image: image.to_owned(), previous, left })
+        });
+        waiting.collect()
     }
 
     /// The client it asks registries with.

@@ -34,14 +34,14 @@ pub mod workload;
 pub use archive::ImageSource;
 pub use attempt::{Accepted, Attempt, Attempts};
 pub use board::{Board, BoardState, Ending, LayerRow, PastPull, Phase, PhaseTimes, PullState, RowState};
-pub use engine::{Engine, EngineConfig};
+pub use engine::{BackedOff, Engine, EngineConfig};
 pub use error::PullError;
 pub use image_size::ImageLimits;
 pub use load::LoadRequest;
 pub use recompress::{Recompress, Recompressed};
 pub use request::{
-    Action, ContainerReport, Credentials, EnsureReport, EnsureRequest, Failure, PullOptions, PullReport, PullRequest,
-    StrictPlatform, Wait,
+    Action, ContainerReport, Credentials, EnsureCredentials, EnsureReport, EnsureRequest, Failure, PullOptions,
+    PullReport, PullRequest, StrictPlatform, Wait,
 };
 pub use save::{SaveFormat, SaveReport, SaveRequest};
 pub use slots::TransferLimits;

@@ -1,5 +1,6 @@
 //! What the engine is asked, and what it answers. No behaviour here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use windlass_core::digest::Digest;
 use windlass_core::keyring::{Candidate, Mode};
 use windlass_core::platform::Platform;
 use windlass_core::policy::PullPolicy;
+use windlass_credentials::Lookup;
 
 use crate::attempt::{Accepted, Attempts};
 use crate::events::Outcome;
@@ -104,12 +106,25 @@ pub struct EnsureRequest {
     pub pods: Vec<PodSpec>,
     /// Whose credential rules apply; [`Mode::Kubelet`] is `--strict-kubelet`.
     pub mode: Mode,
+    /// What stands beside the pods' secrets.
+    pub credentials: EnsureCredentials,
     /// Who may use an image that is here already: the kubelet's gate and policy.
     pub verification: Verification,
     /// Whether to go on after a failure.
     pub wait: Wait,
     /// The rest.
     pub options: PullOptions,
+}
+
+/// What `ensure` may show to a registry beside the pods' secrets.
+#[derive(Debug, Clone, Default)]
+pub enum EnsureCredentials {
+    /// Whatever the engine's own sources have.
+    #[default]
+    Sources,
+    /// These after the secrets, by the image as written, and what was found on the way to them; for an image that is
+    /// not named, nothing.
+    Given(BTreeMap<String, Lookup>),
 }
 
 /// How long `ensure` goes on.

@@ -2,17 +2,19 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Recorder, Rig, client_config, plain_http};
 use windlass_core::access::VerificationPolicy;
 use windlass_core::decide::ensure::Verification;
-use windlass_core::keyring::Mode;
+use windlass_core::keyring::{Candidate, Credential, Mode, Origin};
 use windlass_core::reason::Reason;
+use windlass_credentials::Lookup;
 use windlass_pull::events::{Event, Silent};
 use windlass_pull::workload::{ManifestText, read};
-use windlass_pull::{Action, EnsureReport, EnsureRequest, PullOptions, Wait};
+use windlass_pull::{Action, EnsureCredentials, EnsureReport, EnsureRequest, PullOptions, Wait};
 use windlass_registry::access::Action as Right;
 use windlass_registry::route::RouteKind;
 use windlass_testkit::faults::{Fault, FaultyRegistry, When};
@@ -24,6 +26,7 @@ fn request(manifests: &str, mode: Mode, policy: VerificationPolicy) -> EnsureReq
     EnsureRequest {
         pods: read(&files).unwrap().pods,
         mode,
+        credentials: EnsureCredentials::Sources,
         verification: Verification::On(policy),
         wait: Wait::Once,
         options: PullOptions::default(),
@@ -123,6 +126,38 @@ async fn a_private_image_comes_with_the_secret_and_a_wrong_one_says_why() {
     let report = ensure(&rig, &(both + &pod("good", &[(&reference, "Always")], &["wrong", "right"]))).await;
     let accepted = report.containers[0].attempts.accepted().unwrap();
     assert_eq!(accepted.source.as_deref(), Some("secret team/right"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn given_credentials_stand_after_the_secrets_and_in_place_of_the_sources() {
+    let registry = private();
+    let (reference, host) = (registry.reference("team/app", "1"), registry.host());
+    let rig = Rig::with(plain_http(), &[(&host, "ci", "right")]);
+    let text = secret("wrong", &host, "ci", "no") + &pod("p", &[(&reference, "Always")], &["wrong"]);
+    let mut request = request(&text, Mode::Windlass, VerificationPolicy::default());
+    request.credentials = EnsureCredentials::Given(BTreeMap::new());
+    let report = rig.engine.ensure(request.clone(), Arc::new(Silent)).await.unwrap();
+    assert!(report.containers[0].failure.is_some(), "the engine's own are not used");
+
+    let candidate = |password: &str| {
+        Candidate::new(Credential::basic("ci", password), Origin::Helper { name: "login".into() }, host.clone())
+    };
+    let given = Lookup { candidates: vec![candidate("no"), candidate("right")], ..Lookup::default() };
+    request.credentials = EnsureCredentials::Given([(reference, given)].into());
+    let report = rig.engine.ensure(request, Arc::new(Silent)).await.unwrap();
+    let sources: Vec<_> = report.containers[0].attempts.0.iter().map(|attempt| attempt.source.as_deref()).collect();
+    assert_eq!(sources, [Some("secret team/wrong"), Some("helper docker-credential-login")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_image_is_in_the_back_off_until_its_time() {
+    let registry = TestRegistry::open();
+    let (gone, rig) = (registry.reference("app", "gone"), Rig::new());
+    assert!(rig.engine.back_off().is_empty());
+    ensure(&rig, &pod("p", &[(&gone, "Always")], &[])).await;
+    let waiting = rig.engine.back_off();
+    assert_eq!((waiting.len(), waiting[0].pod.as_str(), &waiting[0].image), (1, "team/p", &gone));
+    assert!(waiting[0].left <= Duration::from_secs(10) && waiting[0].previous.contains("ErrImagePull"), "{waiting:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

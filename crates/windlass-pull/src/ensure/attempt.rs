@@ -13,7 +13,7 @@ use windlass_core::decide::ensure::{
 use windlass_core::digest::Digest;
 use windlass_core::keyring::{Candidate, Mode, Origin, PullSecret};
 use windlass_core::reference::Reference;
-use windlass_credentials::Lookup;
+use windlass_credentials::{CredentialSources, Lookup};
 use windlass_store::PullMark;
 
 use super::{Call, Item, Memory};
@@ -22,7 +22,7 @@ use crate::attempt::{Accepted, Attempts};
 use crate::engine::{Inner, blocking};
 use crate::events::Events;
 use crate::pull::pull;
-use crate::request::{Action, Failure, PullReport};
+use crate::request::{Action, EnsureCredentials, Failure, PullReport};
 
 /// What one try came to.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ pub(super) async fn attempt(call: &Call, item: &Item, memory: &mut Memory) -> Tr
             }
             Next::LookUpCredentials(question) => {
                 let secrets: Vec<PullSecret> = item.pod.resolved_secrets().cloned().collect();
-                match call.engine.credentials(question.reference(), &secrets, call.request.mode).await {
+                match state.lookup(question.reference(), &secrets).await {
                     Ok(found) => {
                         state.tried.notes = notes(&found);
                         state.candidates = found.candidates;
@@ -143,6 +143,27 @@ impl Try<'_> {
             Ok(image) => Ok(image.filter(|image| image.damage.is_none()).map(|image| image.id.to_string())),
             Err(error) => Err(error.chain()),
         }
+    }
+
+    /// The pod's secrets, then what stands beside them.
+    async fn lookup(&self, reference: &Reference, secrets: &[PullSecret]) -> Result<Lookup, PullError> {
+        let (request, engine) = (&self.call.request, &self.call.engine);
+        let EnsureCredentials::Given(given) = &request.credentials else {
+            return engine.credentials(reference, secrets, request.mode).await;
+        };
+        let found = CredentialSources::builder().build().candidates(reference, secrets, request.mode).await;
+        let mut found = found.map_err(|source| PullError::Credentials { source: Box::new(source) })?;
+        if let Some(given) = given.get(&self.item.container.image) {
+            for candidate in &given.candidates {
+                let is_known = found.candidates.iter().any(|known| known.credential == candidate.credential);
+                if !(is_known && request.mode == Mode::Windlass) {
+                    found.candidates.push(candidate.clone());
+                }
+            }
+            found.skipped.extend(given.skipped.iter().cloned());
+            found.exposed_files.extend(given.exposed_files.iter().cloned());
+        }
+        Ok(found)
     }
 
     async fn carry_out(&mut self, effect: Effect) {

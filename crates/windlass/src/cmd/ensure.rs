@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use windlass_core::keyring::Mode;
 use windlass_pull::workload::{ManifestText, Slot, Workloads, read};
-use windlass_pull::{ContainerReport, EnsureReport, EnsureRequest, PullOptions, Wait};
+use windlass_pull::{ContainerReport, EnsureCredentials, EnsureReport, EnsureRequest, PullOptions, Wait};
 
 use super::many::worst;
 use crate::config::node::{Node, VerificationPolicy};
@@ -103,6 +103,7 @@ fn ensure(node: &Node, args: &Args, workloads: Workloads, session: &Session) -> 
         let request = EnsureRequest {
             pods: workloads.pods,
             mode,
+            credentials: EnsureCredentials::Sources,
             verification: wire::verification(node)?,
             wait: if args.wait { Wait::Until(args.timeout.unwrap_or(WAIT_DEFAULT)) } else { Wait::Once },
             options: PullOptions { platform: wire::platform(node)?, cancel, ..PullOptions::default() },

@@ -14,7 +14,7 @@ use windlass_core::keyring::Mode;
 use windlass_core::reason::Reason;
 use windlass_core::secret::Secret;
 use windlass_pull::workload::{ManifestText, read};
-use windlass_pull::{ContainerReport, EnsureReport, EnsureRequest, PullOptions, Wait};
+use windlass_pull::{ContainerReport, EnsureCredentials, EnsureReport, EnsureRequest, PullOptions, Wait};
 use windlass_registry::access::{Action, Rule, Rules};
 use windlass_registry::log::MemoryLog;
 use windlass_registry::route::{RepositoryName, Tag};
@@ -62,6 +62,7 @@ fn show(folder: &Path, session: &Session) -> Result<(), Failure> {
         let request = EnsureRequest {
             pods: read(&files).map_err(|error| cannot(&error))?.pods,
             mode: Mode::Windlass,
+            credentials: EnsureCredentials::Sources,
             verification,
             wait: Wait::Once,
             options: PullOptions { cancel, ..PullOptions::default() },
