@@ -42,6 +42,8 @@ use crate::layout::make_dir;
 use crate::lock::{Share, boot_id};
 use crate::meta::record::{Form, ImageRecord, LayerRecord, SnapshotRecord};
 use crate::settle::{discard, place};
+use crate::snapshots::need;
+use crate::snapshots::record::RuntimeRecord;
 use crate::space;
 use crate::store::Store;
 use crate::work::LayerKey;
@@ -199,6 +201,10 @@ impl Store {
     fn used_by(&self, chain: &Digest, own: &Intent) -> Result<Option<String>, StoreError> {
         if needed_beside(self.layout(), own)?.chains.contains(chain.as_str()) {
             return Ok(Some("a pull under way counts on it".to_owned()));
+        }
+        let runtime = self.read(|tx| tx.all::<RuntimeRecord>())?;
+        if let Some(snapshot) = need::used_chains(&runtime).get(chain) {
+            return Ok(Some(format!("a container stands on it: snapshot {snapshot}")));
         }
         for (image, target) in self.mounted()? {
             let record = self.read(|tx| tx.get::<ImageRecord>(image.as_str()))?;

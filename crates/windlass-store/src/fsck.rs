@@ -27,6 +27,7 @@ use crate::layers;
 use crate::lock::Share;
 use crate::meta::record::{BlobKind, SnapshotRecord};
 use crate::recover::entries;
+use crate::snapshots;
 use crate::store::Store;
 use tables::{Tables, Unreadable};
 
@@ -62,6 +63,9 @@ pub enum FindingClass {
     LayerMissing,
     /// An unpacked layer differs from what was written.
     LayerContent,
+    /// A container runtime's snapshot leads to a layer, parent or directory that is gone. It stays: the runtime knows its
+    /// name, and pulling the image again makes it whole.
+    SnapshotDangling,
     /// Nothing refers to it: no damage, the collector removes it.
     Garbage,
 }
@@ -151,6 +155,8 @@ enum Subject {
     },
     /// An image refers to a layer without a record.
     LayerRecord(Digest),
+    /// A snapshot of a container runtime.
+    Snapshot,
     Garbage,
 }
 
@@ -231,6 +237,7 @@ impl Store {
             }
         }
         suspects.extend(tables.lost_records());
+        suspects.extend(tables.dangling_snapshots(self.layout()));
         self.garbage(tables, &mut suspects)?;
         Ok(suspects)
     }
@@ -289,6 +296,9 @@ impl Store {
         for n in snapshot_numbers(self.layout())?.into_iter().filter(|n| !recorded.contains(n)) {
             add(self.layout().snapshot(n).display().to_string(), "layer without a record");
         }
+        for stray in snapshots::strays(self.layout(), tables.runtime.values())? {
+            add(stray.display().to_string(), "directory of a snapshot without a record");
+        }
         Ok(())
     }
 
@@ -310,6 +320,9 @@ impl Store {
             },
             Subject::BlobRecord { digest, .. } => !now.blobs.contains_key(digest.as_str()),
             Subject::LayerRecord(chain) => !now.snapshots.contains_key(chain.as_str()),
+            Subject::Snapshot => {
+                now.runtime.get(&suspect.what).is_some_and(|record| now.dangles(record, self.layout()).is_some())
+            }
         })
     }
 }

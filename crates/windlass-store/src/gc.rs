@@ -1,4 +1,5 @@
-//! Collection: marks what names, pins, mounts and living leases need, sweeps the rest, and explains each victim.
+//! Collection: marks what names, pins, mounts, snapshots of a container runtime and living leases need, sweeps the rest, and
+//! explains each victim.
 //!
 //! The order of deletion is record, tree, blob: a record never names what is gone. Records go in one short
 //! transaction under the sweep lock, trees are renamed out of `snapshots/` under it and deleted after it, so nobody
@@ -30,6 +31,8 @@ use crate::meta::record::{BlobRecord, SnapshotRecord};
 use crate::partial;
 use crate::recover::entries;
 use crate::remove::forget;
+use crate::snapshots::record::RuntimeRecord;
+use crate::snapshots::{self, need};
 use crate::store::Store;
 
 /// How long the collector leaves alone what has no record yet, when it runs by itself.
@@ -132,14 +135,12 @@ impl Store {
         for file in &plan.files {
             remove_file(file)?;
         }
+        snapshots::drop_dangling(layout)?;
         drop(sweep);
         for tree in trash {
             layers::remove(&tree)?;
         }
-        for (name, path) in entries(&layout.stages())?.into_iter().filter(|(name, _)| name.starts_with(TRASH)) {
-            tracing::debug!(name, "rest of a killed collection");
-            layers::remove(&path)?;
-        }
+        empty_trash(layout)?;
         partial::expire(layout)?;
         // Left by who was killed, or whose overlay was unmounted by other means. The next collection tries again.
         if let Err(error) = self.unmount_unused() {
@@ -168,8 +169,17 @@ impl Store {
         let gathered = self.read(|tx| Gathered::all(tx).map(Some))?;
         let Some(mut gathered) = gathered else { return Ok(plan) };
         self.choose_images(request, &mut gathered, &mut plan)?;
+        // What a container runtime made a record of stays, whether an image has it or not.
+        let runtime = self.read(|tx| tx.all::<RuntimeRecord>())?;
+        for stray in snapshots::strays(self.layout(), runtime.iter().map(|(_, record)| record))? {
+            let why = "left by a snapshot that was not recorded".to_owned();
+            let what = stray.display().to_string();
+            plan.report.victims.push(Victim { kind: VictimKind::Layer, what, why, size_bytes: 0 });
+            plan.trees.push((stray, None));
+        }
         let mut blobs: BTreeSet<String> = needed.blobs.clone();
         let mut chains: BTreeSet<String> = needed.chains.clone();
+        chains.extend(need::recorded_chains(runtime.iter().map(|(name, record)| (name, record))));
         for (id, record) in &gathered.images {
             let Ok(id) = Digest::parse(id) else { continue };
             blobs.extend(needed_blobs(&id, record).map(ToString::to_string));
@@ -309,6 +319,15 @@ impl Store {
 
 /// First part of the names of trees that wait for their deletion in `stage/`.
 const TRASH: &str = "trash-";
+
+/// Deletes trees that wait for it.
+pub(crate) fn empty_trash(layout: &Layout) -> Result<(), StoreError> {
+    for (name, path) in entries(&layout.stages())?.into_iter().filter(|(name, _)| name.starts_with(TRASH)) {
+        tracing::debug!(name, "left by a removal, or by a collection that was killed");
+        layers::remove(&path)?;
+    }
+    Ok(())
+}
 
 /// Renames a tree out of `snapshots/`, so that it is gone at once and deleted at leisure.
 pub(crate) fn take_out(layout: &Layout, tree: &Path, chain: Option<&Digest>) -> Option<PathBuf> {

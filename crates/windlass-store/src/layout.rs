@@ -8,6 +8,8 @@
 //! <root>/meta/intents/<lease>       one locked file per pull under way, naming what it needs
 //! <root>/snapshots/<n>/{fs,sums,note} or {image,note}
 //! <root>/e/<n>-<chain>/             where image files are mounted
+//! <root>/upper/<n>/{fs,work}        what a container runtime writes: see `snapshots`
+//! <root>/l/<n>, l/C<n>              links to layers, and to what the runtime committed, under short names
 //! <root>/stage/<chain>/             a layer being unpacked; <chain>.claim is its lock
 //! <root>/image_manager/{pulling,pulled}
 //! <root>/quarantine/<alg>/<hex>.<time>
@@ -32,8 +34,20 @@ pub const FORMAT: u64 = 1;
 const OCI_LAYOUT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}";
 
 /// What may stand in a root whose creation was cut off, beside nothing at all.
-const OURS: &[&str] =
-    &["blobs", "e", "ingest", "meta", "snapshots", "stage", "image_manager", "quarantine", "lock", "lost+found"];
+const OURS: &[&str] = &[
+    "blobs",
+    "e",
+    "ingest",
+    "l",
+    "meta",
+    "snapshots",
+    "stage",
+    "image_manager",
+    "quarantine",
+    "upper",
+    "lock",
+    "lost+found",
+];
 
 const DIRECTORIES: &[&str] = &[
     "blobs",
@@ -124,6 +138,20 @@ impl Layout {
     /// Where image files of layers are mounted; a short path, since hundreds of them make up one option of a mount.
     pub(crate) fn image_mounts(&self) -> PathBuf {
         self.root.join("e")
+    }
+
+    /// Directories that belong to snapshots of a container runtime.
+    pub(crate) fn uppers(&self) -> PathBuf {
+        self.root.join("upper")
+    }
+
+    pub(crate) fn upper(&self, n: u64) -> PathBuf {
+        self.uppers().join(n.to_string())
+    }
+
+    /// Links to whatever may be a lower layer, side by side under short names.
+    pub(crate) fn links(&self) -> PathBuf {
+        self.root.join("l")
     }
 
     /// What this kernel and file system were found to be able to do.

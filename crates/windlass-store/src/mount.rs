@@ -32,6 +32,8 @@ use crate::layout::{Sync, make_dir, write_whole};
 use crate::lock::{Share, boot_id};
 use crate::meta::record::SnapshotRecord;
 use crate::recover::entries;
+use crate::snapshots::need;
+use crate::snapshots::record::RuntimeRecord;
 use crate::store::Store;
 
 /// What stands as the device in the kernel's list of mounts.
@@ -101,7 +103,7 @@ impl Store {
         mount_overlay(&lowers, target, set_user_id)
     }
 
-    /// Unmounts image files of layers that no mounted image needs any more, and gives the page cache of the others back.
+    /// Unmounts image files of layers that no mounted image and no container needs any more, and gives the page cache of the others back.
     ///
     /// # Errors
     /// I/O errors; [`StoreError::Locked`].
@@ -118,9 +120,25 @@ impl Store {
                 needed.insert(mounts.place(record.n, &chain));
             }
         }
+        for (chain, record) in self.layers_in_use()? {
+            needed.insert(mounts.place(record.n, &chain));
+        }
         let gone = mounts.keep_only(&needed)?;
         mounts.give_back()?;
         Ok(gone)
+    }
+
+    /// Layers under active snapshots and views of a container runtime.
+    fn layers_in_use(&self) -> Result<Vec<(Digest, SnapshotRecord)>, StoreError> {
+        self.read(|tx| {
+            let mut layers = Vec::new();
+            for chain in need::used_chains(&tx.all::<RuntimeRecord>()?).into_keys() {
+                if let Some(record) = tx.get::<SnapshotRecord>(chain.as_str())? {
+                    layers.push((chain, record));
+                }
+            }
+            Ok(layers)
+        })
     }
 
     /// Unmounts what [`Store::mount`] mounted at a directory.

@@ -10,6 +10,7 @@
 //! | intents, ingest directories, stages, claims of dead processes | removed | removed |
 //! | unpacked and finished layers without a record | kept for the next pull | removed: their bytes were never synced |
 //! | a second copy of a recorded layer, from a conversion | removed | removed |
+//! | directories of snapshots of a container runtime, without a record | removed | removed |
 //! | blobs without a record | kept, hashed before they are used | removed |
 //!
 //! Invariants: `a_finished_layer_survives_a_kill_but_not_a_reboot`,
@@ -32,6 +33,8 @@ use crate::meta::Meta;
 use crate::meta::record::{BlobRecord, SnapshotRecord};
 use crate::partial::{self, PARTIAL};
 use crate::pending;
+use crate::snapshots;
+use crate::snapshots::record::RuntimeRecord;
 
 /// What opening had to put right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -49,6 +52,8 @@ pub struct Recovered {
     pub conversions: usize,
     /// Blobs without a record that were thrown away.
     pub blobs_dropped: usize,
+    /// Directories of a container runtime's snapshots that were never recorded, or are no more.
+    pub runtime_directories: usize,
 }
 
 /// Whether the machine was started since the store was last recovered.
@@ -73,13 +78,21 @@ pub(crate) fn run(layout: &Layout, meta: &Meta, keep_above: Option<u64>) -> Resu
     partial::expire(layout)?;
     recovered.stages = drop_stages(layout)?;
     let needed = intent::needed(layout)?;
-    let (snapshots, blobs) = meta.read(|tx| Ok((tx.all::<SnapshotRecord>()?, tx.all::<BlobRecord>()?)))?;
-    let recorded: BTreeSet<u64> = snapshots.iter().map(|(_, record)| record.n).collect();
+    let (layers_recorded, blobs, runtime) = meta.read(|tx| {
+        Ok::<_, StoreError>((tx.all::<SnapshotRecord>()?, tx.all::<BlobRecord>()?, tx.all::<RuntimeRecord>()?))
+    })?;
+    for stray in snapshots::strays(layout, runtime.iter().map(|(_, record)| record))? {
+        layers::remove(&stray)?;
+        recovered.runtime_directories += 1;
+    }
+    let recorded: BTreeSet<u64> = layers_recorded.iter().map(|(_, record)| record.n).collect();
     for n in snapshot_numbers(layout)?.into_iter().filter(|n| !recorded.contains(n)) {
         let dir = layout.snapshot(n);
         match Note::read(&dir) {
             // The layer was converted, or was about to be.
-            Some(note) if !needed.chains.contains(note.chain_id.as_str()) && stands(layout, &snapshots, &note) => {
+            Some(note)
+                if !needed.chains.contains(note.chain_id.as_str()) && stands(layout, &layers_recorded, &note) =>
+            {
                 image_mounts::detach(layout, n, &note.chain_id);
                 layers::remove(&dir)?;
                 recovered.conversions += 1;

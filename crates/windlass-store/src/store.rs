@@ -9,8 +9,8 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::error::StoreError;
@@ -122,6 +122,10 @@ pub(crate) struct Shared {
     recovered: Recovered,
     /// What layers are unpacked into, once it was asked.
     format: OnceLock<Format>,
+    /// Who changes snapshots of a container runtime.
+    pub(crate) snapshots: Mutex<()>,
+    /// A record of such a snapshot that stood for a layer was removed: the layer may be nobody's now.
+    pub(crate) let_go: AtomicBool,
 }
 
 impl Store {
@@ -178,6 +182,8 @@ impl Store {
                 records,
                 recovered,
                 format: OnceLock::new(),
+                snapshots: Mutex::new(()),
+                let_go: AtomicBool::new(false),
             }),
         })
     }

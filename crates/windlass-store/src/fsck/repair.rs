@@ -40,6 +40,8 @@ impl Store {
         let layout = self.layout();
         match &suspect.subject {
             Subject::Garbage => return Ok(Outcome::Harmless),
+            // Removed, it would be missed by the runtime for good; with its layer back it is whole again.
+            Subject::Snapshot => return Ok(Outcome::Left),
             Subject::Record(table) => {
                 let key = suspect.what.strip_prefix(table).unwrap_or_default().trim_start();
                 self.drop_record(table, key)?;

@@ -7,8 +7,11 @@ use windlass_core::digest::Digest;
 use super::{FindingClass, Subject, Suspect};
 use crate::error::StoreError;
 use crate::image::needed_blobs;
+use crate::layout::Layout;
 use crate::meta::record::{BlobKind, BlobRecord, ImageRecord, NameRecord, PinRecord, SnapshotRecord, UseRecord};
 use crate::meta::{ReadTx, Record};
+use crate::snapshots::need;
+use crate::snapshots::record::{RuntimeRecord, State};
 
 /// Everything the tables say.
 #[derive(Default)]
@@ -17,6 +20,8 @@ pub(super) struct Tables {
     pub(super) images: BTreeMap<String, ImageRecord>,
     pub(super) blobs: BTreeMap<String, BlobRecord>,
     pub(super) snapshots: BTreeMap<String, SnapshotRecord>,
+    /// Snapshots of a container runtime.
+    pub(super) runtime: BTreeMap<String, RuntimeRecord>,
     pub(super) unreadable: Vec<Unreadable>,
 }
 
@@ -34,6 +39,7 @@ impl Tables {
             images: sort(tx, &mut unreadable)?,
             blobs: sort(tx, &mut unreadable)?,
             snapshots: sort(tx, &mut unreadable)?,
+            runtime: sort(tx, &mut unreadable)?,
             unreadable: Vec::new(),
         };
         let _uses: BTreeMap<String, UseRecord> = sort(tx, &mut unreadable)?;
@@ -41,7 +47,7 @@ impl Tables {
         Ok(Tables { unreadable, ..tables })
     }
 
-    /// Blobs and chains that images refer to, kept layers included.
+    /// Blobs and chains that images and snapshots of a container runtime refer to, kept layers included.
     pub(super) fn referenced(&self) -> (BTreeSet<String>, BTreeSet<String>) {
         let (mut blobs, mut chains) = (BTreeSet::new(), BTreeSet::new());
         for (id, record) in &self.images {
@@ -50,7 +56,35 @@ impl Tables {
             blobs.extend(record.layers.iter().map(|layer| layer.blob.to_string()));
             chains.extend(record.layers.iter().map(|layer| layer.chain_id.to_string()));
         }
+        chains.extend(need::recorded_chains(self.runtime.iter()));
         (blobs, chains)
+    }
+
+    /// Snapshots of a container runtime that lead to what is not there.
+    pub(super) fn dangling_snapshots(&self, layout: &Layout) -> Vec<Suspect> {
+        let dangling = self.runtime.iter().filter_map(|(name, record)| {
+            let detail = self.dangles(record, layout)?;
+            let class = FindingClass::SnapshotDangling;
+            Some(Suspect { class, what: name.clone(), detail, subject: Subject::Snapshot })
+        });
+        dangling.collect()
+    }
+
+    /// What a snapshot leads to and is not there.
+    pub(super) fn dangles(&self, record: &RuntimeRecord, layout: &Layout) -> Option<String> {
+        if let Some(parent) = record.parent.as_ref().filter(|parent| !self.runtime.contains_key(*parent)) {
+            return Some(format!("its parent {parent} has no record"));
+        }
+        match &record.state {
+            State::Layer { chain } if !self.snapshots.contains_key(chain.as_str()) => {
+                Some(format!("layer {chain} is gone: pull its image again"))
+            }
+            State::Own { dir, .. } if !layout.upper(*dir).is_dir() => {
+                Some(format!("{} is gone", layout.upper(*dir).display()))
+            }
+            // What an active snapshot or a view lost before it was on disk is made again when it is mounted.
+            State::Layer { .. } | State::Own { .. } | State::Active { .. } | State::View { .. } => None,
+        }
     }
 
     pub(super) fn lost_records(&self) -> Vec<Suspect> {
@@ -80,7 +114,7 @@ impl Tables {
             Subject::Layer { chain, .. } | Subject::LayerRecord(chain) => {
                 record.layers.iter().any(|layer| layer.chain_id == *chain)
             }
-            Subject::Record(_) | Subject::Name | Subject::Garbage => false,
+            Subject::Record(_) | Subject::Name | Subject::Snapshot | Subject::Garbage => false,
         });
         affected.map(|(id, _)| id).collect()
     }

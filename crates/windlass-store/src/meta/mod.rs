@@ -17,7 +17,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use windlass_core::digest::Digest;
 
-use redb::{Database, ReadOnlyDatabase, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Database, ReadOnlyDatabase, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
+};
 
 use crate::error::StoreError;
 use crate::layout::FORMAT;
@@ -142,18 +144,21 @@ impl Meta {
     }
 
     /// Reads a consistent state.
-    pub(crate) fn read<T>(&self, work: impl FnOnce(&ReadTx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn read<T, E: From<StoreError>>(&self, work: impl FnOnce(&ReadTx<'_>) -> Result<T, E>) -> Result<T, E> {
         self.whatever_the_disk_holds(|| self.read_held_or_opened(work))
     }
 
     /// The database takes pages that make no sense for its own mistake and panics: to us they are damage like any other.
-    fn whatever_the_disk_holds<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn whatever_the_disk_holds<T, E: From<StoreError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         // What was open is closed on the way out, and transactions that were not committed are rolled back.
         catch_unwind(AssertUnwindSafe(work))
-            .unwrap_or_else(|_| Err(self.fail(redb::Error::Corrupted("its pages make no sense".to_owned()))))
+            .unwrap_or_else(|_| Err(self.fail(redb::Error::Corrupted("its pages make no sense".to_owned())).into()))
     }
 
-    fn read_held_or_opened<T>(&self, work: impl FnOnce(&ReadTx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn read_held_or_opened<T, E: From<StoreError>>(
+        &self,
+        work: impl FnOnce(&ReadTx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         if let Some(held) = &self.held {
             let tx = guard(held).database.begin_read().map_err(|error| self.fail(error))?;
             return work(&ReadTx { tx, meta: self });
@@ -167,22 +172,22 @@ impl Meta {
                 self.repair()?;
                 return self.read_again(work);
             }
-            Err(error) => return Err(self.fail(error)),
+            Err(error) => return Err(self.fail(error).into()),
         };
         self.read_from(&database, work)
     }
 
-    fn read_again<T>(&self, work: impl FnOnce(&ReadTx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn read_again<T, E: From<StoreError>>(&self, work: impl FnOnce(&ReadTx<'_>) -> Result<T, E>) -> Result<T, E> {
         let _lock = self.lock.take(Share::Shared)?;
         let database = self.builder().open_read_only(&self.path).map_err(|error| self.fail(error))?;
         self.read_from(&database, work)
     }
 
-    fn read_from<T>(
+    fn read_from<T, E: From<StoreError>>(
         &self,
         database: &ReadOnlyDatabase,
-        work: impl FnOnce(&ReadTx<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+        work: impl FnOnce(&ReadTx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let tx = database.begin_read().map_err(|error| self.fail(error))?;
         work(&ReadTx { tx, meta: self })
     }
@@ -194,7 +199,10 @@ impl Meta {
     }
 
     /// Runs one durable transaction. An error of `work` leaves everything as it was.
-    pub(crate) fn write<T>(&self, work: impl FnOnce(&WriteTx<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn write<T, E: From<StoreError>>(
+        &self,
+        work: impl FnOnce(&WriteTx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         self.whatever_the_disk_holds(|| {
             if let Some(held) = &self.held {
                 return self.transact(&guard(held).database, work);
@@ -228,11 +236,11 @@ impl Meta {
         }
     }
 
-    fn transact<T>(
+    fn transact<T, E: From<StoreError>>(
         &self,
         database: &Database,
-        work: impl FnOnce(&WriteTx<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+        work: impl FnOnce(&WriteTx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let tx = database.begin_write().map_err(|error| self.fail(error))?;
         let tx = WriteTx { tx, meta: self };
         // Dropping the transaction on an error rolls it back.
@@ -262,6 +270,24 @@ pub(crate) type Sound<R> = (String, Result<R, StoreError>);
 /// A thread that panicked inside a transaction left the database sound: the transaction rolled back.
 fn guard(held: &RwLock<Held>) -> RwLockReadGuard<'_, Held> {
     held.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What both kinds of transaction can do.
+pub(crate) trait Look {
+    /// A record by its key.
+    fn look<R: Record>(&self, key: &str) -> Result<Option<R>, StoreError>;
+}
+
+impl Look for ReadTx<'_> {
+    fn look<R: Record>(&self, key: &str) -> Result<Option<R>, StoreError> {
+        self.get(key)
+    }
+}
+
+impl Look for WriteTx<'_> {
+    fn look<R: Record>(&self, key: &str) -> Result<Option<R>, StoreError> {
+        self.get(key)
+    }
 }
 
 /// A consistent state being read.
@@ -376,6 +402,24 @@ impl WriteTx<'_> {
             all.extend(record::decode(key.value(), value.value()).ok().map(|record| (key.value().to_owned(), record)));
         }
         Ok(all)
+    }
+
+    /// Whether the value of any record begins like this; none is decoded.
+    pub(crate) fn has_beginning<R: Record>(&self, beginning: &str) -> Result<bool, StoreError> {
+        let table = self.tx.open_table(definition::<R>()).map_err(|error| self.fail(error))?;
+        for pair in table.iter().map_err(|error| self.fail(error))? {
+            let (_, value) = pair.map_err(|error| self.fail(error))?;
+            if value.value().starts_with(beginning.as_bytes()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How many records a table has.
+    pub(crate) fn count<R: Record>(&self) -> Result<u64, StoreError> {
+        let table = self.tx.open_table(definition::<R>()).map_err(|error| self.fail(error))?;
+        table.len().map_err(|error| self.fail(error))
     }
 
     /// Removes a record of any table, readable or not.

@@ -10,6 +10,8 @@ use windlass_core::pin::PinSource;
 
 use super::WriteTx;
 use crate::error::StoreError;
+// The snapshots of a container runtime: what is written of them is told where they are made.
+use crate::snapshots::record::RuntimeRecord;
 
 /// A type with a table of its own.
 pub(crate) trait Record: Serialize + DeserializeOwned {
@@ -35,6 +37,7 @@ tables! {
     BlobRecord: "blobs";
     SnapshotRecord: "snapshots";
     PinRecord: "pins";
+    RuntimeRecord: "runtime";
 }
 
 /// What a name leads to. Key: `host/path:tag` or `host/path@digest`, normalised.

@@ -75,6 +75,7 @@ fn class(class: FindingClass) -> &'static str {
         FindingClass::BlobDigest => "blob-digest",
         FindingClass::LayerMissing => "layer-missing",
         FindingClass::LayerContent => "layer-content",
+        FindingClass::SnapshotDangling => "snapshot-dangling",
         FindingClass::Garbage => "garbage",
         _ => "other",
     }

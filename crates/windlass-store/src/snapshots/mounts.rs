@@ -1,0 +1,159 @@
+//! From records to mounts.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use windlass_core::digest::Digest;
+
+use super::dirs::{CONTENT, WORK};
+use super::record::{RuntimeRecord, State};
+use super::stack::{self, Level};
+use super::{SnapshotError, SnapshotMount, Snapshots, dirs, links};
+use crate::error::StoreError;
+use crate::image_mounts::ImageMounts;
+use crate::layers;
+use crate::meta::record::{Form, SnapshotRecord};
+use crate::store::Store;
+
+/// A level as it is mounted.
+#[derive(Debug)]
+pub(super) struct Lower {
+    /// Its short name.
+    link: PathBuf,
+    /// Where that leads.
+    pub(super) directory: PathBuf,
+}
+
+impl Snapshots {
+    /// How an active snapshot or a view is mounted. Layers that are image files are mounted when it returns.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotFound`]; [`SnapshotError::FailedPrecondition`] for a committed one, and for one whose layers
+    /// are gone; [`StoreError::NotPermitted`] where image files cannot be mounted.
+    pub fn mounts(&self, key: &str) -> Result<Vec<SnapshotMount>, SnapshotError> {
+        let _kept = self.keep_layers()?;
+        let (record, levels) = self.read(|tx| {
+            let record = tx.get::<RuntimeRecord>(key)?.ok_or_else(|| SnapshotError::not_found(key))?;
+            let levels = match record.state {
+                State::Active { .. } | State::View { .. } => stack::below(tx, record.parent.as_deref())?,
+                State::Layer { .. } | State::Own { .. } => {
+                    return Err(SnapshotError::refused(format!("snapshot {key} is committed: it has no mounts")));
+                }
+            };
+            Ok((record, levels))
+        })?;
+        let place = Place::of(&self.store, &levels)?;
+        let lowers = place.lowers(&levels)?;
+        if let Some(n) = record.state.dir()
+            && !self.store.layout().upper(n).join(CONTENT).exists()
+        {
+            tracing::warn!(snapshot = key, "its directory was never on disk and is made again, empty");
+            dirs::remake(self.store.layout(), n, lowers.first().map(|lower| lower.directory.as_path()))?;
+        }
+        place.mounts(&record.state, &lowers)
+    }
+}
+
+/// The right to mount layers, for as long as it takes to say where they are.
+pub(super) struct Place<'a> {
+    store: &'a Store,
+    root: PathBuf,
+    /// Needed for image files only.
+    images: Option<ImageMounts<'a>>,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn of(store: &'a Store, levels: &[Level]) -> Result<Place<'a>, SnapshotError> {
+        let layout = store.layout();
+        let root = layout.root();
+        let root = root.canonicalize().map_err(|source| StoreError::io("find", root, source))?;
+        // They would end a path or an option, and containerd passes on what it gets.
+        if root.to_str().is_none_or(|root| root.contains([':', ',', '\\', '"'])) {
+            let root = root.display();
+            return Err(SnapshotError::refused(format!(
+                "layers under {root} cannot be mounted: the path has a : , \\ or \""
+            )));
+        }
+        let has_images =
+            levels.iter().any(|level| matches!(level, Level::Layer(_, layer) if layer.form == Form::Erofs));
+        let images = if has_images { Some(ImageMounts::lock(layout)?) } else { None };
+        Ok(Place { store, root, images })
+    }
+
+    /// Every level with a link to it, image files mounted.
+    pub(super) fn lowers(&self, levels: &[Level]) -> Result<Vec<Lower>, SnapshotError> {
+        let layout = self.store.layout();
+        let wanted: Vec<(Digest, SnapshotRecord)> = levels
+            .iter()
+            .filter_map(|level| match level {
+                Level::Layer(chain, record) if record.form == Form::Erofs => Some((chain.clone(), record.clone())),
+                Level::Layer(..) | Level::Own(_) => None,
+            })
+            .collect();
+        let mounted = match &self.images {
+            Some(images) => images.directories(&wanted)?,
+            None => Vec::new(),
+        };
+        let mut mounted = mounted.into_iter();
+        let lower = |level: &Level| {
+            let (name, directory) = match level {
+                Level::Own(n) => {
+                    (format!("C{}", links::short(*n)), self.root.join("upper").join(n.to_string()).join(CONTENT))
+                }
+                Level::Layer(_, record) => {
+                    let own = || layers::content(&self.root.join("snapshots").join(record.n.to_string()), record.form);
+                    let directory = match record.form {
+                        Form::Directory | Form::UserDirectory => own(),
+                        Form::Erofs => mounted.next().unwrap_or_else(own),
+                    };
+                    (links::short(record.n), directory)
+                }
+            };
+            let target = Path::new("..").join(directory.strip_prefix(&self.root).unwrap_or(&directory));
+            links::lead(layout, &name, &target)?;
+            Ok(Lower { link: self.root.join("l").join(name), directory })
+        };
+        levels.iter().map(lower).collect()
+    }
+
+    /// The mounts of a snapshot on these levels, topmost first.
+    pub(super) fn mounts(&self, state: &State, lowers: &[Lower]) -> Result<Vec<SnapshotMount>, SnapshotError> {
+        let own = |name: &str| state.dir().map(|n| text(&self.root.join("upper").join(n.to_string()).join(name)));
+        let lowerdir = || lowers.iter().map(|lower| text(&lower.link)).collect::<Vec<_>>().join(":");
+        let mount = match (state, lowers) {
+            (State::Active { .. }, []) => bind(own(CONTENT).unwrap_or_default(), "rw"),
+            (State::Active { .. }, _) => overlay(vec![
+                format!("workdir={}", own(WORK).unwrap_or_default()),
+                format!("upperdir={}", own(CONTENT).unwrap_or_default()),
+                format!("lowerdir={}", lowerdir()),
+            ]),
+            (State::View { .. }, []) => bind(own(CONTENT).unwrap_or_default(), "ro"),
+            // A mount follows no link of ours longer than it must.
+            (State::View { .. }, [one]) => bind(text(&one.directory), "ro"),
+            (State::View { .. }, _) => overlay(vec![format!("lowerdir={}", lowerdir())]),
+            (State::Layer { .. } | State::Own { .. }, _) => {
+                return Err(SnapshotError::refused("a committed snapshot has no mounts"));
+            }
+        };
+        Ok(vec![mount])
+    }
+}
+
+fn bind(source: String, access: &str) -> SnapshotMount {
+    SnapshotMount { fs_type: "bind".to_owned(), source, options: vec![access.to_owned(), "rbind".to_owned()] }
+}
+
+fn overlay(mut options: Vec<String>) -> SnapshotMount {
+    // As containerd does where the kernel knows it: with an index, upper directories and layers that were mounted
+    // elsewhere or made anew would be refused.
+    static HAS_INDEX: OnceLock<bool> = OnceLock::new();
+    if *HAS_INDEX.get_or_init(|| Path::new("/sys/module/overlay/parameters/index").exists()) {
+        options.insert(0, "index=off".to_owned());
+    }
+    SnapshotMount { fs_type: "overlay".to_owned(), source: "overlay".to_owned(), options }
+}
+
+/// The root was found to be text, and all below it is ours.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
