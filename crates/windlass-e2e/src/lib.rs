@@ -1,5 +1,6 @@
 //! The real program against real clients and servers, and against everything that can go wrong around it.
 //!
+//! - [`cluster`]: a real Kubernetes node with everything that belongs to it.
 //! - [`world`]: a machine of its own for the program: home, store, user, limits; what a command answered.
 //! - [`tree`]: a directory tree as data, and where two of them differ.
 //! - [`gallery`]: one image with everything a layer can say.
@@ -8,6 +9,7 @@
 //! The tests are in `tests/`, one program per promise. `WINDLASS_BIN` names another binary to test.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod gallery;
 pub mod peers;
 pub mod tree;

@@ -5,6 +5,7 @@
 //! - [`faults`]: a registry whose answers can be spoilt, request by request, down to the socket.
 //! - [`hostile`]: hostile and odd layers, each with what has to come of it.
 //! - [`documents`]: malformed manifests, indexes and configs, each with what a pull must say about it.
+//! - [`program`]: a program of a few bytes, for containers.
 //! - [`tools`]: skopeo, podman, docker-registry and others where they are installed.
 //! - [`canary`]: finds a secret in whatever a program wrote.
 //! - [`clock`]: a clock that moves when it is told to.
@@ -18,5 +19,6 @@ pub mod documents;
 pub mod faults;
 pub mod hostile;
 pub mod images;
+pub mod program;
 pub mod registry;
 pub mod tools;

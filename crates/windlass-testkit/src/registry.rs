@@ -73,6 +73,12 @@ impl Default for TestTls {
     }
 }
 
+/// A new pair of keys, PEM: the private one and the public one.
+pub fn key_pair() -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    (key.serialize_pem(), key.public_key_pem())
+}
+
 impl TestRegistryBuilder {
     /// User and password with every request.
     pub fn basic(mut self) -> TestRegistryBuilder {

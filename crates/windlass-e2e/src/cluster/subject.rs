@@ -1,0 +1,92 @@
+//! `windlass node` in the cluster: what it is told, its death and its return.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value as Json, json};
+use windlass_testkit::tools::free_port;
+
+use super::control::running_until;
+use super::daemon::Daemon;
+use super::enclosure::Enclosure;
+use crate::world::subject;
+
+/// Longest wait for its socket.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// The running daemon.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) daemon: Daemon,
+    folder: PathBuf,
+    pub(super) socket: PathBuf,
+    /// Where metrics, health and the status page are.
+    pub(super) address: String,
+}
+
+impl Node {
+    /// Where its socket will be.
+    pub(super) fn socket_in(folder: &Path) -> PathBuf {
+        folder.join("node/w.sock")
+    }
+
+    /// Starts it with these changes of its configuration; containerd need not run yet. The error says why not.
+    pub(super) fn start(
+        enclosure: &Enclosure,
+        cluster: &Path,
+        containerd: &Path,
+        changes: &Json,
+    ) -> Result<Node, String> {
+        let folder = cluster.join("node");
+        fs::create_dir(&folder).expect("a directory");
+        fs::create_dir(folder.join("hosts")).expect("a directory");
+        let socket = Node::socket_in(cluster);
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut node = json!({
+            "socket": socket,
+            "metricsAddress": address,
+            "containerd": { "socket": containerd },
+        });
+        if let (Some(all), Some(changes)) = (node.as_object_mut(), changes.as_object()) {
+            all.extend(changes.clone());
+        }
+        let configuration = json!({
+            "apiVersion": "config.windlass.dev/v1alpha1",
+            "kind": "NodeConfiguration",
+            "root": folder.join("store"),
+            "hostsDir": [folder.join("hosts")],
+            "log": { "level": "info" },
+            "node": node,
+        });
+        fs::write(folder.join("windlass.yaml"), configuration.to_string()).expect("a file");
+        let daemon = Node::spawn(enclosure, &folder);
+        let mut node = Node { daemon, folder, socket, address };
+        node.wait()?;
+        Ok(node)
+    }
+
+    fn spawn(enclosure: &Enclosure, folder: &Path) -> Daemon {
+        let mut command = enclosure.command(subject());
+        command.args(["node", "--config"]).arg(folder.join("windlass.yaml"));
+        Daemon::start("windlass-node", command, folder.parent().expect("the cluster's folder"))
+    }
+
+    /// A socket that takes connections: a killed daemon leaves one that does not.
+    fn wait(&mut self) -> Result<(), String> {
+        let Node { daemon, socket, .. } = self;
+        running_until(daemon, START_LIMIT, || std::os::unix::net::UnixStream::connect(&*socket).is_ok())
+    }
+
+    /// Ends it as a crash does.
+    pub(super) fn kill(&mut self) {
+        self.daemon.end(Signal::KILL);
+    }
+
+    /// Starts it again after its end.
+    pub(super) fn start_again(&mut self, enclosure: &Enclosure) {
+        self.daemon = Node::spawn(enclosure, &self.folder);
+        self.wait().unwrap_or_else(|why| panic!("windlass node does not start again: {why}"));
+    }
+}
