@@ -1,15 +1,13 @@
 //! Builds the release program and measures its pulls beside those of the clients that are installed.
 
-use crate::shell::{cargo, command, output, run};
+use crate::shell::{cargo, command, run, target};
 use crate::tools;
 
 /// `runs` is the number of counted runs for each program, as written.
 pub(crate) fn run_all(runs: Option<&str>) -> anyhow::Result<()> {
     tools::prepare();
     run(cargo().args(["build", "--release", "--locked", "-p", "windlass", "-p", "windlass-e2e", "--bins"]))?;
-    let metadata = output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    let release = std::path::Path::new(metadata["target_directory"].as_str().unwrap_or("target")).join("release");
+    let release = target()?.join("release");
     let mut bench = command(release.join("bench"));
     bench.arg(release.join("windlass")).args(runs);
     run(&mut bench)

@@ -1,9 +1,13 @@
-//! The whole check, cheapest first; the tests come last, so that their summary ends the output.
+//! The whole check, cheapest first; the tests come last, so that their summary ends the output. Those that take
+//! minutes of waiting are among them only here.
 
 use std::path::PathBuf;
 
 use crate::shell::{self, answers, cargo};
-use crate::{deps, docs, say, test};
+use crate::{deps, docs, kube, say, test};
+
+/// Builds the programs of a Kubernetes node, where it is; without it those tests need `KUBE_BIN`.
+const KUBERNETES_SCRIPT: &str = "../shared/tools/kube-node/build";
 
 pub(crate) fn run() -> anyhow::Result<()> {
     shell::run(cargo().args(["fmt", "--all", "--check"]))?;
@@ -11,7 +15,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     shell::run(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
     deny()?;
     docs::check()?;
-    test::run()
+    test::run(test::Extent::WithLong, kube::given_or_built(KUBERNETES_SCRIPT)?)
 }
 
 /// Dependencies: bans, licences and sources need no network; advisories only count with a database at hand.

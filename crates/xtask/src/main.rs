@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod deps;
 mod docs;
+mod kube;
 mod shell;
 mod test;
 mod tools;
@@ -17,7 +18,8 @@ use anyhow::bail;
 const USAGE: &str = "usage: cargo xtask <task>
 
   ci      everything continuous integration checks, ending with the tests
-  test    installs test tools where it may, builds, runs every test, counts the vector cases
+  test    installs test tools where it may, builds, runs every test, counts the vector cases;
+          those of a real Kubernetes node need KUBE_BIN, a folder with the Kubernetes programs
   bench   pulls two images made from this machine's files with windlass and with the clients installed; prints ratios
   deps    checks which crate depends on which, and that versions stand in the root manifest only
   docs    writes the generated pages below docs/ (with --check: fails when they are out of date)
@@ -40,7 +42,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["ci"] => ci::run(),
-        ["test"] => test::run(),
+        ["test"] => test::run(test::Extent::Usual, kube::given()),
         ["bench"] => bench::run_all(None),
         ["bench", runs] => bench::run_all(Some(runs)),
         ["deps"] => deps::run(),

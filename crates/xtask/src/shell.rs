@@ -14,6 +14,13 @@ pub(crate) fn root() -> PathBuf {
     manifest.ancestors().nth(2).expect("crates/xtask lies two levels below the root").to_owned()
 }
 
+/// Where cargo builds.
+pub(crate) fn target() -> anyhow::Result<PathBuf> {
+    let metadata = output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cannot read cargo metadata")?;
+    Ok(PathBuf::from(metadata["target_directory"].as_str().context("cargo metadata has no target directory")?))
+}
+
 /// The cargo that started us, so that a chosen toolchain stays chosen.
 pub(crate) fn cargo() -> Command {
     command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))

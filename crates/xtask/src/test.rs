@@ -9,19 +9,39 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::Context;
 
-use crate::say;
 use crate::shell::{answers, cargo, root, run as shell_run};
 use crate::tools;
+use crate::{kube, say};
 
-pub(crate) fn run() -> anyhow::Result<()> {
+/// Which tests run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All but those that wait for minutes.
+    Usual,
+    /// Those too.
+    WithLong,
+}
+
+/// Tells the tests that they may wait for minutes.
+const LONG: &str = "WINDLASS_LONG_TESTS";
+
+/// `kubernetes` is where the Kubernetes programs are, if they are anywhere.
+pub(crate) fn run(extent: Extent, kubernetes: Option<PathBuf>) -> anyhow::Result<()> {
     tools::prepare();
     features()?;
     shell_run(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))?;
-    if answers(cargo().args(["nextest", "--version"])) { with_nextest() } else { with_cargo() }
+    let told = |command: &mut Command| {
+        command.envs(kubernetes.iter().map(|folder| (kube::VARIABLE, folder)));
+        if extent == Extent::WithLong {
+            command.env(LONG, "1");
+        }
+    };
+    if answers(cargo().args(["nextest", "--version"])) { with_nextest(told) } else { with_cargo(told) }
 }
 
 /// What a feature changes, tested with that feature alone.
@@ -36,22 +56,21 @@ fn features() -> anyhow::Result<()> {
     shell_run(cargo().args(["test", "--locked", "-p", "windlass-store", "--test", "layer_corpus"]).args(isal))
 }
 
-fn with_nextest() -> anyhow::Result<()> {
-    let (status, shown) =
-        follow(cargo().args(["nextest", "run", "--workspace", "--locked"]), Stream::Error, nextest_holds_back)?;
+fn with_nextest(told: impl Fn(&mut Command)) -> anyhow::Result<()> {
+    let mut command = cargo();
+    told(command.args(["nextest", "run", "--workspace", "--locked"]));
+    let (status, shown) = follow(&mut command, Stream::Error, nextest_holds_back)?;
     // nextest keeps its reports here wherever cargo builds.
     let report = root().join("target/nextest/default/junit.xml");
     let recorded = std::fs::read_to_string(&report).with_context(|| format!("cannot read {}", report.display()))?;
     end(status, &recorded, summary_last(shown))
 }
 
-fn with_cargo() -> anyhow::Result<()> {
+fn with_cargo(told: impl Fn(&mut Command)) -> anyhow::Result<()> {
     say("cargo nextest is not installed: running cargo test");
-    let (status, shown) = follow(
-        cargo().args(["test", "--workspace", "--locked", "--no-fail-fast", "--", "--show-output"]),
-        Stream::Output,
-        |_| true,
-    )?;
+    let mut command = cargo();
+    told(command.args(["test", "--workspace", "--locked", "--no-fail-fast", "--", "--show-output"]));
+    let (status, shown) = follow(&mut command, Stream::Output, |_| true)?;
     let text = shown.join("\n");
     let mut lines: Vec<String> = shown.iter().filter(|line| cargo_shows(line)).cloned().collect();
     lines.push(added_up(&text));

@@ -16,11 +16,17 @@ struct Tool {
 }
 
 const FEATURE_ISAL: &str = "building ISA-L";
+const A_NODE: &str = "a real Kubernetes node";
 
 const TOOLS: &[Tool] = &[
     Tool { program: "skopeo", package: "skopeo", used_for: "pushing, reading and comparing images" },
     Tool { program: "podman", package: "podman", used_for: "mounted trees to compare with" },
-    Tool { program: "containerd", package: "containerd", used_for: "ctr as a client" },
+    Tool { program: "containerd", package: "containerd", used_for: "ctr as a client, containers of our images" },
+    Tool { program: "runc", package: "runc", used_for: "containerd's runtime" },
+    Tool { program: "etcd", package: "etcd-server", used_for: A_NODE },
+    Tool { program: "kubectl", package: "kubernetes-client", used_for: A_NODE },
+    Tool { program: "unshare", package: "util-linux", used_for: A_NODE },
+    Tool { program: "cgroupfs-mount", package: "cgroupfs-mount", used_for: A_NODE },
     Tool { program: "docker-registry", package: "docker-registry", used_for: "a registry that is not ours" },
     Tool { program: "umoci", package: "umoci", used_for: "unpacked trees to compare with" },
     Tool { program: "nginx", package: "nginx-light", used_for: "redirects, ranges and TLS in front of a registry" },
@@ -65,7 +71,8 @@ fn installed(program: &str) -> bool {
     path.split(':').chain(["/usr/sbin", "/sbin"]).any(|folder| Path::new(folder).join(program).is_file())
 }
 
-fn may_install() -> bool {
+/// Whether packages of Debian can be installed here.
+pub(crate) fn may_install() -> bool {
     let root = command("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
     root && answers(command("apt-get").arg("--version"))
 }
