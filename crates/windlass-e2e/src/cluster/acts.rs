@@ -224,6 +224,11 @@ impl Cluster {
         self.node.as_ref().map(|node| lock(node).socket.clone())
     }
 
+    /// The daemon's store.
+    pub fn store(&self) -> PathBuf {
+        lock(self.node()).store()
+    }
+
     /// Where the daemon's metrics and status page are.
     pub fn node_address(&self) -> String {
         lock(self.node()).address.clone()

@@ -79,6 +79,11 @@ impl Node {
         running_until(daemon, START_LIMIT, || std::os::unix::net::UnixStream::connect(&*socket).is_ok())
     }
 
+    /// Its store.
+    pub(super) fn store(&self) -> PathBuf {
+        self.folder.join("store")
+    }
+
     /// Ends it as a crash does.
     pub(super) fn kill(&mut self) {
         self.daemon.end(Signal::KILL);
