@@ -138,7 +138,7 @@ impl Store {
         let layout = Layout::new(root);
         let found = layout.examine()?;
         let lock = RootLock::new(root, layout.lock(), options.lock_timeout);
-        let mut meta = Meta::new(root, layout.database(), lock);
+        let mut meta = Meta::new(root, layout.database(), lock, options.hold);
         let (meta, recovered) = match (options.access, found) {
             (Access::Read, Found::Nothing) => (None, Recovered::default()),
             (Access::Read, Found::Store) => (Some(meta), Recovered::default()),

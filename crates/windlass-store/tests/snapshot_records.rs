@@ -14,7 +14,8 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use support::{TestImage, open_as, tar_of};
 use windlass_store::{
-    Depth, GcRequest, Labels, Prepared, Repair, SnapshotError, SnapshotFormat, SnapshotKind, Snapshots, Store, Verdict,
+    Depth, GcRequest, Hold, Labels, Prepared, Repair, SnapshotError, SnapshotFormat, SnapshotKind, Snapshots, Store,
+    StoreOptions, Verdict,
 };
 
 const REF: &str = "containerd.io/snapshot.ref";
@@ -246,7 +247,11 @@ fn tell(text: &str) {
 fn child() {
     let Ok(root) = std::env::var(ROOT) else { return };
     let mut random = Random(std::env::var(SEED).unwrap().parse().unwrap());
-    let store = open_as(Path::new(&root), SnapshotFormat::Overlay);
+    // As the daemon does it: killed, it leaves the database open.
+    let mut options = StoreOptions::default();
+    options.snapshot_format = SnapshotFormat::Overlay;
+    options.hold = Hold::Burst;
+    let store = Store::open(Path::new(&root), options).unwrap();
     let image = two_layers();
     tell("ready");
     for n in 0.. {

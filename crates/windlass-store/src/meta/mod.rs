@@ -2,13 +2,15 @@
 //!
 //! redb allows one writing process, so a command opens the file only while it holds the lock of the store: shared
 //! for reading, alone for writing. Opening for reading costs some 30 µs, which is why nothing is cached here.
-//! A daemon holds lock and database for its life ([`Hold::Life`]).
+//! A daemon beside which commands run keeps it open between writes that follow each other ([`Hold::Burst`]); one that is
+//! alone holds lock and database for its life ([`Hold::Life`]).
 //! Each value is strict JSON of one type per table, so that a record can be read by people and unknown fields stop
 //! an older version instead of being lost. The version of all tables together is in `meta/format` and in [`FORMAT_KEY`].
 //!
 //! Invariants: `a_record_that_does_not_decode_names_its_key`,
 //! `a_database_that_a_killed_process_left_open_is_repaired`.
 
+mod burst;
 pub(crate) mod record;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +26,7 @@ use redb::{
 use crate::error::StoreError;
 use crate::layout::FORMAT;
 use crate::lock::{Lock, RootLock, Share};
+use burst::Bursts;
 pub(crate) use record::Record;
 
 /// Most memory the database caches. The whole database of a node with hundreds of images fits.
@@ -40,6 +43,9 @@ pub enum Hold {
     /// As long as one transaction: other processes work on the same store. For commands.
     #[default]
     Transaction,
+    /// As long as transactions follow each other closely, half a second at most: other processes wait that long for their
+    /// turn, and a change takes a sixth of the time. For a daemon beside which commands run.
+    Burst,
     /// As long as the store is open: no other process may use it. For a daemon.
     Life,
 }
@@ -52,6 +58,8 @@ pub(crate) struct Meta {
     lock: RootLock,
     /// Readers and writers share it, redb orders them; only compaction wants it alone.
     held: Option<RwLock<Held>>,
+    /// Open for as long as a burst of writes lasts; `None`: every write opens and closes it.
+    bursts: Option<Bursts>,
 }
 
 #[derive(Debug)]
@@ -61,8 +69,12 @@ struct Held {
 }
 
 impl Meta {
-    pub(crate) fn new(root: &Path, path: PathBuf, lock: RootLock) -> Meta {
-        Meta { path, root: root.to_owned(), lock, held: None }
+    pub(crate) fn new(root: &Path, path: PathBuf, lock: RootLock, hold: Hold) -> Meta {
+        let bursts = match hold {
+            Hold::Burst => Some(Bursts::default()),
+            Hold::Transaction | Hold::Life => None,
+        };
+        Meta { path, root: root.to_owned(), lock, held: None, bursts }
     }
 
     /// Makes the database if it is missing and checks its version. The caller holds the lock alone, and gives
@@ -74,7 +86,7 @@ impl Meta {
             self.create()?;
         }
         match hold {
-            Hold::Transaction => Ok(Some(lock)),
+            Hold::Transaction | Hold::Burst => Ok(Some(lock)),
             Hold::Life => {
                 self.held = Some(RwLock::new(Held { database: self.open()?, _lock: lock }));
                 Ok(None)
@@ -108,6 +120,7 @@ impl Meta {
             // Whoever holds it for life could open it, so it is not the file that is damaged.
             return Err(StoreError::ReadOnly { root: self.root.clone() });
         }
+        let _burst = self.bursts.as_ref().map(Bursts::closed);
         let _lock = self.lock.take(Share::Alone)?;
         std::fs::rename(&self.path, aside).map_err(|source| StoreError::io("quarantine", &self.path, source))?;
         self.create()
@@ -163,6 +176,10 @@ impl Meta {
             let tx = guard(held).database.begin_read().map_err(|error| self.fail(error))?;
             return work(&ReadTx { tx, meta: self });
         }
+        if let Some(held) = self.bursts.as_ref().and_then(Bursts::opened) {
+            let tx = held.database.begin_read().map_err(|error| self.fail(error))?;
+            return work(&ReadTx { tx, meta: self });
+        }
         let lock = self.lock.take(Share::Shared)?;
         let opened = self.builder().open_read_only(&self.path);
         let database = match opened {
@@ -207,9 +224,19 @@ impl Meta {
             if let Some(held) = &self.held {
                 return self.transact(&guard(held).database, work);
             }
+            if let Some(bursts) = &self.bursts {
+                return bursts.write(|| self.hold(bursts), |held| self.transact(&held.database, work));
+            }
             let _lock = self.lock.take(Share::Alone)?;
             self.transact(&self.open()?, work)
         })
+    }
+
+    /// Opens the database for a burst, in turn with others.
+    fn hold(&self, bursts: &Bursts) -> Result<Held, StoreError> {
+        std::thread::sleep(bursts.pause());
+        let lock = self.lock.take(Share::Alone)?;
+        Ok(Held { database: self.open()?, _lock: lock })
     }
 
     /// Gives the space of deleted records back to the file system, where that is worth the writing.
@@ -223,6 +250,7 @@ impl Meta {
             if let Some(held) = &self.held {
                 return self.compacted(held.write().unwrap_or_else(PoisonError::into_inner).database.compact());
             }
+            let _burst = self.bursts.as_ref().map(Bursts::closed);
             let _lock = self.lock.take(Share::Alone)?;
             self.compacted(self.open()?.compact())
         })
