@@ -19,7 +19,7 @@ use windlass_store::layer::{
 
 use super::layer_apply::archives::{self, Dialect};
 use super::layer_apply::{memory, private};
-use seen::Listing;
+use seen::{Listing, What};
 
 /// A hostile sparse file is as large as this in every form.
 const UNPACKED_BYTES_MAX: u64 = 1 << 20;
@@ -142,8 +142,13 @@ fn same(directories: &Result<Stack, LayerError>, other: &Result<Stack, LayerErro
         return;
     }
     let lost_xattrs = directories.lost_xattrs != other.lost_xattrs;
+    let mut below: Vec<Listing> = Vec::new();
     for (at, (a, b)) in directories.layers.iter().zip(&other.layers).enumerate() {
         let (mut a, mut b) = (listing(a), listing(b));
+        let here = a.clone();
+        for listing in [&mut a, &mut b] {
+            forget_idle_marks(listing, &below);
+        }
         if lost_xattrs {
             a.values_mut().chain(b.values_mut()).for_each(|seen| seen.xattrs.clear());
         }
@@ -154,7 +159,39 @@ fn same(directories: &Result<Stack, LayerError>, other: &Result<Stack, LayerErro
             };
             panic!("{which}, layer {at}\nas a directory:{}\nas here:{}", only(&a, &b), only(&b, &a));
         }
+        below.push(here);
     }
+}
+
+/// An opaque directory over nothing hides nothing: whether it has the mark depends on when the layers below were known.
+fn forget_idle_marks(listing: &mut Listing, below: &[Listing]) {
+    for (path, seen) in listing.iter_mut() {
+        if let What::Directory { opaque } = &mut seen.what {
+            *opaque = *opaque && is_directory(path, below);
+        }
+    }
+}
+
+/// Whether a stack of layers, lowest first, shows a directory at a path.
+fn is_directory(path: &[u8], stack: &[Listing]) -> bool {
+    for layer in stack.iter().rev() {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        for end in ends {
+            match layer.get(&path[..end]).map(|seen| &seen.what) {
+                None | Some(What::Directory { opaque: false }) => {}
+                Some(What::Directory { opaque: true }) => {
+                    return matches!(layer.get(path).map(|seen| &seen.what), Some(What::Directory { .. }));
+                }
+                Some(_) => return false,
+            }
+        }
+        match layer.get(path).map(|seen| &seen.what) {
+            None => {}
+            Some(What::Directory { .. }) => return true,
+            Some(_) => return false,
+        }
+    }
+    false
 }
 
 /// File systems have limits of their own for extended attributes, and the kernel judges some of them.
