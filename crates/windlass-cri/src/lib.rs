@@ -4,5 +4,22 @@
 //! In: requests on one socket. Out: answers from memory, and calls to the engine and the store. Protocol types stay here.
 #![forbid(unsafe_code)]
 
+mod auth;
+mod deadline;
 #[cfg_attr(not(test), expect(dead_code, reason = "the snapshots service comes next"))]
 mod filter;
+mod fs_info;
+mod image_service;
+mod old_api;
+mod publisher;
+mod remove;
+mod runtime_service;
+mod server;
+pub mod socket;
+mod status;
+mod unknown;
+pub mod view;
+
+pub use auth::AuthError;
+pub use server::{ImageServer, ImageServerParts, MESSAGE_MAX_BYTES};
+pub use unknown::unknown_service;

@@ -30,7 +30,15 @@ pub(crate) async fn unchanged(
     let head = repository.head(&TagOrDigest::from(reference)).await.map_err(|error| origin.fetch_error(error))?;
     let Some(head) = head else { return Ok(None) };
     let same = stored.manifest == head.digest || stored.index.as_ref() == Some(&head.digest);
-    Ok(same.then_some(stored.image))
+    if !same {
+        return Ok(None);
+    }
+    if reference.digest().is_some() {
+        // The name may have come along with a tag; now it is wanted for itself.
+        let (store, reference) = (engine.store.clone(), reference.clone());
+        blocking(move || store.ask_for(&reference)).await?;
+    }
+    Ok(Some(stored.image))
 }
 
 /// What is stored under a reference.

@@ -49,6 +49,22 @@ impl Store {
         Ok(name)
     }
 
+    /// Notes that somebody asked for a name by digest that came along with a tag until now: it no longer goes with it.
+    ///
+    /// # Errors
+    /// The metadata cannot be written, or [`StoreError::Locked`].
+    pub fn ask_for(&self, reference: &Reference) -> Result<(), StoreError> {
+        let name = Name::of(reference).to_string();
+        let is_implied = |name: Option<NameRecord>| name.filter(|name| name.implied);
+        if is_implied(self.read(|tx| tx.get(&name))?).is_none() {
+            return Ok(());
+        }
+        self.write(|tx| match is_implied(tx.get(&name)?) {
+            Some(record) => tx.put(&name, &NameRecord { implied: false, ..record }),
+            None => Ok(()),
+        })
+    }
+
     /// Removes a name, or an image by its ID (or the beginning of it) with all names.
     ///
     /// # Errors

@@ -292,6 +292,22 @@ fn the_last_name_takes_the_image_along() {
 }
 
 #[test]
+fn a_digest_name_that_was_asked_for_stays_without_its_tag() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let image = small(NAME);
+    image.pull(&store).unwrap();
+    let by_digest = store.find(NAME).unwrap().unwrap().repo_digests[0].to_string();
+    store.ask_for(&reference("absent.example/x")).unwrap();
+    store.ask_for(&reference(&by_digest)).unwrap();
+    assert!(store.implied_names().unwrap().is_empty());
+    image.pull(&store).unwrap();
+    let removed = store.remove(NAME).unwrap();
+    assert_eq!((removed.names.len(), removed.image), (1, None));
+    assert_eq!(store.find(&by_digest).unwrap().unwrap().id, image.id());
+}
+
+#[test]
 fn a_forgotten_image_is_gone_with_names_and_pins_and_its_room_at_the_next_collection() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
