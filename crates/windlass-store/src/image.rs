@@ -21,6 +21,7 @@ use crate::meta::record::{
     BlobRecord, ImageRecord, LayerRecord, NameRecord, PinRecord, SnapshotRecord, Source, UseRecord,
 };
 use crate::names::{Meant, Name, meant};
+use crate::snapshots::record::RuntimeRecord;
 use crate::store::Store;
 
 /// How many IDs a prefix may match before counting stops.
@@ -68,7 +69,7 @@ impl Image {
 /// Room that the store takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Bytes of blobs and of the files of unpacked layers.
+    /// Bytes of blobs and of the files of unpacked layers, those that a container runtime unpacked itself included.
     pub used_bytes: u64,
     /// Blobs and entries of unpacked layers.
     pub inodes: u64,
@@ -138,7 +139,9 @@ impl Store {
         })
     }
 
-    /// Bytes and inodes of everything recorded.
+    /// Bytes and inodes of everything recorded. What containers write is not: see [`Snapshots::writable_usage`].
+    ///
+    /// [`Snapshots::writable_usage`]: crate::Snapshots::writable_usage
     ///
     /// # Errors
     /// The metadata cannot be read, or [`StoreError::Locked`].
@@ -152,6 +155,11 @@ impl Store {
             for (_, snapshot) in tx.all::<SnapshotRecord>()? {
                 usage.used_bytes += snapshot.size_bytes;
                 usage.inodes += snapshot.entries;
+            }
+            for (_, record) in tx.all::<RuntimeRecord>()? {
+                let own = record.state.recorded_usage();
+                usage.used_bytes += own.used_bytes;
+                usage.inodes += own.inodes;
             }
             Ok(usage)
         })

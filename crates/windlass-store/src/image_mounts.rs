@@ -14,7 +14,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Advice, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 use windlass_core::digest::Digest;
@@ -66,15 +66,13 @@ impl<'a> ImageMounts<'a> {
     /// # Errors
     /// [`StoreError::NotPermitted`], I/O errors.
     pub(crate) fn directories(&self, layers: &[(Digest, SnapshotRecord)]) -> Result<Vec<PathBuf>, StoreError> {
-        let mounted =
-            if layers.iter().any(|(_, record)| record.form == Form::Erofs) { mount_points()? } else { BTreeSet::new() };
         let directory = |(chain, record): &(Digest, SnapshotRecord)| {
             let content = layers::content(&self.layout.snapshot(record.n), record.form);
             match record.form {
                 Form::Directory | Form::UserDirectory => Ok(content),
                 Form::Erofs => {
                     let target = self.place(record.n, chain);
-                    if !mounted.contains(&target) {
+                    if !is_mounted(&target) {
                         make_dir(&target)?;
                         mount(&content, &target)?;
                     }
@@ -129,6 +127,27 @@ impl<'a> ImageMounts<'a> {
     }
 }
 
+/// Where a layer is mounted, below the root as `layout` names it.
+pub(crate) fn place(layout: &Layout, n: u64, chain: &Digest) -> PathBuf {
+    layout.image_mounts().join(name(n, chain))
+}
+
+/// Whether all of these layers that are image files are mounted. Without the lock: so it stays for as long as somebody
+/// needs them.
+pub(crate) fn are_mounted(layout: &Layout, layers: &[(Digest, SnapshotRecord)]) -> bool {
+    let is_there = |(chain, record): &(Digest, SnapshotRecord)| match record.form {
+        Form::Directory | Form::UserDirectory => true,
+        Form::Erofs => is_mounted(&place(layout, record.n, chain)),
+    };
+    layers.iter().all(is_there)
+}
+
+/// Asked of the directory itself: the kernel's list of mounts is long where many containers run.
+fn is_mounted(target: &Path) -> bool {
+    rustix::fs::statx(CWD, target, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 fn name(n: u64, chain: &Digest) -> String {
     let hex = chain.hex();
     format!("{n}-{}", &hex[..hex.len().min(CHAIN_DIGITS)])
@@ -136,7 +155,7 @@ fn name(n: u64, chain: &Digest) -> String {
 
 /// Takes a layer's mount away before the layer goes, whoever still looks at it.
 pub(crate) fn detach(layout: &Layout, n: u64, chain: &Digest) {
-    let path = layout.image_mounts().join(name(n, chain));
+    let path = place(layout, n, chain);
     if rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).is_ok() || path.exists() {
         drop(fs::remove_dir(&path));
     }

@@ -18,8 +18,8 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use support::{TestImage, open_as, tar_of, usual_formats};
 use windlass_core::digest::Digest;
 use windlass_store::{
-    Conversion, Depth, GcRequest, Labels, Prepared, Repair, SetUserId, SnapshotFormat, SnapshotMount, Snapshots, Store,
-    Verdict,
+    Conversion, Depth, GcRequest, Hold, Labels, Prepared, Repair, SetUserId, SnapshotFormat, SnapshotMount, Snapshots,
+    Store, StoreOptions, Verdict,
 };
 
 const NAME: &str = "registry.example/team/app:1";
@@ -99,7 +99,11 @@ struct Scene {
 impl Scene {
     fn new(format: SnapshotFormat) -> Scene {
         let dir = tempfile::tempdir().unwrap();
-        let store = open_as(&dir.path().join("store"), format);
+        // As the daemon has it; whoever else opens the store here is a command beside it.
+        let mut options = StoreOptions::default();
+        options.snapshot_format = format;
+        options.hold = Hold::Burst;
+        let store = Store::open(&dir.path().join("store"), options).unwrap();
         Scene { snapshots: store.snapshots(), store, dir }
     }
 

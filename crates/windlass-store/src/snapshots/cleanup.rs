@@ -59,7 +59,7 @@ impl Store {
             }
             let restored = snapshots
                 .read(|tx| stack::below(tx, record.parent.as_deref()))
-                .and_then(|levels| Place::of(self, &levels)?.lowers(&levels).map(drop));
+                .and_then(|levels| Place::of_recorded(self, &levels)?.lowers(&levels).map(drop));
             match restored {
                 Ok(()) => whole += 1,
                 Err(SnapshotError::Store(error)) => return Err(error),

@@ -58,9 +58,10 @@ impl Snapshots {
         })?;
         match state {
             State::Layer { .. } => {
-                Ok(layer.map(|layer| Usage { used_bytes: layer.size_bytes, inodes: layer.entries }).unwrap_or_default())
+                let of = |layer: SnapshotRecord| Usage { used_bytes: layer.size_bytes, inodes: layer.entries };
+                Ok(layer.map(of).unwrap_or_default())
             }
-            State::Own { size_bytes, inodes, .. } => Ok(Usage { used_bytes: size_bytes, inodes }),
+            State::Own { .. } => Ok(state.recorded_usage()),
             State::View { dir: None } => Ok(Usage::default()),
             State::Active { dir } | State::View { dir: Some(dir) } => {
                 Ok(usage::of(&self.store.layout().upper(dir).join(dirs::CONTENT))?)

@@ -10,8 +10,9 @@ use super::record::{RuntimeRecord, State};
 use super::stack::{self, Level};
 use super::{SnapshotError, SnapshotMount, Snapshots, dirs, links};
 use crate::error::StoreError;
-use crate::image_mounts::ImageMounts;
+use crate::image_mounts::{self, ImageMounts, are_mounted};
 use crate::layers;
+use crate::layout::Layout;
 use crate::meta::record::{Form, SnapshotRecord};
 use crate::store::Store;
 
@@ -42,7 +43,7 @@ impl Snapshots {
             };
             Ok((record, levels))
         })?;
-        let place = Place::of(&self.store, &levels)?;
+        let place = Place::of_recorded(&self.store, &levels)?;
         let lowers = place.lowers(&levels)?;
         if let Some(n) = record.state.dir()
             && !self.store.layout().upper(n).join(CONTENT).exists()
@@ -54,18 +55,34 @@ impl Snapshots {
     }
 }
 
-/// The right to mount layers, for as long as it takes to say where they are.
+/// Where layers are, and the right to mount them.
 pub(super) struct Place<'a> {
-    store: &'a Store,
-    root: PathBuf,
-    /// Needed for image files only.
+    /// Below the root as the kernel names it: it may have been named over links.
+    layout: Layout,
+    /// Layers that are image files.
+    wanted: Vec<(Digest, SnapshotRecord)>,
+    /// Held while some of them are to be mounted, or nothing on disk says yet that they are needed.
     images: Option<ImageMounts<'a>>,
 }
 
 impl<'a> Place<'a> {
+    /// For a snapshot that has a record or not: nobody unmounts anything while this lives.
     pub(super) fn of(store: &'a Store, levels: &[Level]) -> Result<Place<'a>, SnapshotError> {
-        let layout = store.layout();
-        let root = layout.root();
+        let mut place = Place::unlocked(store, levels)?;
+        if !place.wanted.is_empty() {
+            place.images = Some(ImageMounts::lock(store.layout())?);
+        }
+        Ok(place)
+    }
+
+    /// For a snapshot that has a record: what is mounted stays, so there may be nothing to wait for.
+    pub(super) fn of_recorded(store: &'a Store, levels: &[Level]) -> Result<Place<'a>, SnapshotError> {
+        let place = Place::unlocked(store, levels)?;
+        if are_mounted(&place.layout, &place.wanted) { Ok(place) } else { Place::of(store, levels) }
+    }
+
+    fn unlocked(store: &'a Store, levels: &[Level]) -> Result<Place<'a>, SnapshotError> {
+        let root = store.root();
         let root = root.canonicalize().map_err(|source| StoreError::io("find", root, source))?;
         // They would end a path or an option, and containerd passes on what it gets.
         if root.to_str().is_none_or(|root| root.contains([':', ',', '\\', '"'])) {
@@ -74,51 +91,32 @@ impl<'a> Place<'a> {
                 "layers under {root} cannot be mounted: the path has a : , \\ or \""
             )));
         }
-        let has_images =
-            levels.iter().any(|level| matches!(level, Level::Layer(_, layer) if layer.form == Form::Erofs));
-        let images = if has_images { Some(ImageMounts::lock(layout)?) } else { None };
-        Ok(Place { store, root, images })
+        let wanted = levels.iter().filter_map(|level| match level {
+            Level::Layer(chain, record) if record.form == Form::Erofs => Some((chain.clone(), record.clone())),
+            Level::Layer(..) | Level::Own(_) => None,
+        });
+        Ok(Place { layout: Layout::new(&root), wanted: wanted.collect(), images: None })
     }
 
     /// Every level with a link to it, image files mounted.
     pub(super) fn lowers(&self, levels: &[Level]) -> Result<Vec<Lower>, SnapshotError> {
-        let layout = self.store.layout();
-        let wanted: Vec<(Digest, SnapshotRecord)> = levels
-            .iter()
-            .filter_map(|level| match level {
-                Level::Layer(chain, record) if record.form == Form::Erofs => Some((chain.clone(), record.clone())),
-                Level::Layer(..) | Level::Own(_) => None,
-            })
-            .collect();
-        let mounted = match &self.images {
-            Some(images) => images.directories(&wanted)?,
-            None => Vec::new(),
-        };
-        let mut mounted = mounted.into_iter();
+        if let Some(images) = &self.images {
+            images.directories(&self.wanted)?;
+        }
         let lower = |level: &Level| {
             let (name, directory) = match level {
-                Level::Own(n) => {
-                    (format!("C{}", links::short(*n)), self.root.join("upper").join(n.to_string()).join(CONTENT))
-                }
-                Level::Layer(_, record) => {
-                    let own = || layers::content(&self.root.join("snapshots").join(record.n.to_string()), record.form);
-                    let directory = match record.form {
-                        Form::Directory | Form::UserDirectory => own(),
-                        Form::Erofs => mounted.next().unwrap_or_else(own),
-                    };
-                    (links::short(record.n), directory)
-                }
+                Level::Own(n) => (format!("C{}", links::short(*n)), self.layout.upper(*n).join(CONTENT)),
+                Level::Layer(chain, record) => (links::short(record.n), layer(&self.layout, chain, record)),
             };
-            let target = Path::new("..").join(directory.strip_prefix(&self.root).unwrap_or(&directory));
-            links::lead(layout, &name, &target)?;
-            Ok(Lower { link: self.root.join("l").join(name), directory })
+            let target = Path::new("..").join(directory.strip_prefix(self.layout.root()).unwrap_or(&directory));
+            Ok(Lower { link: links::lead(&self.layout, &name, &target)?, directory })
         };
         levels.iter().map(lower).collect()
     }
 
     /// The mounts of a snapshot on these levels, topmost first.
     pub(super) fn mounts(&self, state: &State, lowers: &[Lower]) -> Result<Vec<SnapshotMount>, SnapshotError> {
-        let own = |name: &str| state.dir().map(|n| text(&self.root.join("upper").join(n.to_string()).join(name)));
+        let own = |name: &str| state.dir().map(|n| text(&self.layout.upper(n).join(name)));
         let lowerdir = || lowers.iter().map(|lower| text(&lower.link)).collect::<Vec<_>>().join(":");
         let mount = match (state, lowers) {
             (State::Active { .. }, []) => bind(own(CONTENT).unwrap_or_default(), "rw"),
@@ -136,6 +134,14 @@ impl<'a> Place<'a> {
             }
         };
         Ok(vec![mount])
+    }
+}
+
+/// The directory in which a layer's files are to be seen.
+fn layer(layout: &Layout, chain: &Digest, record: &SnapshotRecord) -> PathBuf {
+    match record.form {
+        Form::Directory | Form::UserDirectory => layers::content(&layout.snapshot(record.n), record.form),
+        Form::Erofs => image_mounts::place(layout, record.n, chain),
     }
 }
 

@@ -6,6 +6,7 @@ use windlass_core::digest::Digest;
 
 use super::Labels;
 use super::{SnapshotInfo, SnapshotKind};
+use crate::image::Usage;
 
 /// A snapshot that a container runtime knows. Key: its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +60,14 @@ impl State {
             State::Active { dir } | State::Own { dir, .. } => Some(*dir),
             State::View { dir } => *dir,
             State::Layer { .. } => None,
+        }
+    }
+
+    /// What is written down of the room it takes by itself. Layers of the store are counted where they are recorded.
+    pub(crate) fn recorded_usage(&self) -> Usage {
+        match self {
+            State::Own { size_bytes, inodes, .. } => Usage { used_bytes: *size_bytes, inodes: *inodes },
+            State::Layer { .. } | State::Active { .. } | State::View { .. } => Usage::default(),
         }
     }
 
