@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+pub mod containerd;
 mod deadline;
-#[cfg_attr(not(test), expect(dead_code, reason = "the snapshots service comes next"))]
 mod filter;
 mod fs_info;
 mod image_service;
@@ -15,6 +15,7 @@ mod publisher;
 mod remove;
 mod runtime_service;
 mod server;
+mod snapshots_service;
 pub mod socket;
 mod status;
 mod unknown;
@@ -22,4 +23,5 @@ pub mod view;
 
 pub use auth::AuthError;
 pub use server::{ImageServer, ImageServerParts, MESSAGE_MAX_BYTES};
+pub use snapshots_service::SnapshotsService;
 pub use unknown::unknown_service;

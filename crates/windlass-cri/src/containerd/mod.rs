@@ -1,0 +1,200 @@
+//! Images of ours in containerd, which runs the containers: handing them over, taking them back, and keeping both sides
+//! the same.
+//!
+//! No byte of a layer is sent. containerd gets the documents of an image, adopts its layers from our snapshotter, and gets
+//! the records that lead to it; everything is kept together by a lease until the last record stands. What comes of it
+//! cannot be told from an image that containerd's own CRI pulled, except that the layers' blobs are not there.
+//!
+//! | step of [`Handover::after_pull`] | why there |
+//! | --- | --- |
+//! | lease | what follows is kept, and goes by itself should we die |
+//! | config, with a label to the top layer | from now on the label keeps the layers, also those it knows already |
+//! | layers, top first | one call when all are known |
+//! | manifest, index | they lead to the config |
+//! | records: ID, names | the image appears |
+//! | its CRI shows it | containers are created from its memory |
+//! | end of the lease | the records keep everything |
+//!
+//! Everything may be done again at any time, and is: it heals what was lost (`check`). Changes that others make in
+//! containerd are repeated here within a second ([`Handover::run`]); what they did while nobody listened is undone, since
+//! it cannot be told from an image that was never handed over.
+//!
+//! Source of truth: containerd `internal/cri/server/images/image_pull.go`, `core/unpack`, `core/metadata/gc.go`.
+//!
+//! Invariants, with a real containerd: `what_is_handed_over_runs_and_survives_collections`,
+//! `what_others_change_in_containerd_is_repeated_here`, `a_ghost_is_found_and_healed`.
+
+mod adopt;
+mod belongs;
+mod check;
+mod client;
+mod content;
+mod error;
+mod lease;
+mod locks;
+mod mirror;
+mod plan;
+mod records;
+mod remove;
+mod runtime;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use windlass_core::digest::Digest;
+use windlass_store::{Store, StoreError};
+
+use belongs::Targets;
+use client::Client;
+use lease::Lease;
+use locks::ImageLocks;
+use plan::Plan;
+
+pub use check::Checked;
+pub use error::HandoverError;
+pub use remove::Removal;
+pub use runtime::Seen;
+
+/// Longest name of a snapshotter or namespace (containerd `pkg/identifiers`).
+const NAME_MAX_BYTES: usize = 76;
+
+/// Where containerd is, and what we are called there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandoverConfig {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// The namespace whose images the kubelet's containers use.
+    pub namespace: String,
+    /// The name under which containerd has us as a proxy plugin, and which its CRI uses.
+    pub snapshotter: String,
+}
+
+impl HandoverConfig {
+    /// The kubelet's namespace, and `windlass` as the snapshotter.
+    pub fn new(socket: impl Into<PathBuf>) -> HandoverConfig {
+        HandoverConfig { socket: socket.into(), namespace: "k8s.io".to_owned(), snapshotter: "windlass".to_owned() }
+    }
+}
+
+/// Our side of one containerd; a cheap clone.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    store: Store,
+    snapshotter: String,
+    locks: ImageLocks,
+    targets: Targets,
+}
+
+impl Handover {
+    /// Prepares to talk to containerd, which need not run yet. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// [`HandoverError::Name`].
+    pub fn connect(config: &HandoverConfig, store: Store) -> Result<Handover, HandoverError> {
+        for (what, name) in [("the namespace", &config.namespace), ("the snapshotter", &config.snapshotter)] {
+            if !is_identifier(name) {
+                return Err(HandoverError::Name { what, name: name.clone() });
+            }
+        }
+        let client = Client::new(&config.socket, &config.namespace)?;
+        let snapshotter = config.snapshotter.clone();
+        let inner = Inner { client, store, snapshotter, locks: ImageLocks::default(), targets: Targets::default() };
+        Ok(Handover { inner: Arc::new(inner) })
+    }
+
+    /// containerd's version.
+    ///
+    /// # Errors
+    /// [`HandoverError::Unreachable`] when it does not run.
+    pub async fn version(&self) -> Result<String, HandoverError> {
+        let client = &self.inner.client;
+        Ok(client.answer("tell its version", client.version().version(client.request(()))).await?.version)
+    }
+
+    /// Makes an image of the store known to containerd, with all its names and pins as they are now; several images at
+    /// once, and one image again and again. When it returns, containers can be created from it.
+    ///
+    /// Dropped half-way, it leaves a lease that ends by itself and perhaps records that are right.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownImage`] and [`StoreError::Damaged`] for what is not here or not whole; whatever containerd
+    /// refuses.
+    pub async fn after_pull(&self, image: &Digest) -> Result<Seen, HandoverError> {
+        let alone = self.inner.locks.lock(image).await;
+        let Some(plan) = self.plan(image).await? else {
+            return Err(StoreError::UnknownImage { name: image.to_string() }.into());
+        };
+        let lease = Lease::begin(&self.inner.client).await?;
+        let mut done = self.hand_over(&plan, &lease).await.map(|()| Seen::NotYet);
+        drop(alone);
+        if done.is_ok() {
+            done = runtime::wait(&self.inner.client, &plan).await;
+        }
+        lease.end().await;
+        done
+    }
+
+    /// What containerd is to be told of an image; `None` if it is not here.
+    async fn plan(&self, image: &Digest) -> Result<Option<Plan>, HandoverError> {
+        let (store, image, snapshotter) = (self.inner.store.clone(), image.clone(), self.inner.snapshotter.clone());
+        blocking(move || {
+            let Some(image) = store.find_id(&image)? else { return Ok(None) };
+            match image.damage.clone() {
+                Some(what) => Err(StoreError::Damaged { image: image.id, what }.into()),
+                None => Plan::read(&store, &image, &snapshotter).map(Some),
+            }
+        })
+        .await
+    }
+
+    async fn hand_over(&self, plan: &Plan, lease: &Lease) -> Result<(), HandoverError> {
+        let Inner { client, snapshotter, .. } = &*self.inner;
+        content::put(client, lease.id(), &plan.config).await?;
+        adopt::adopt(client, lease.id(), snapshotter, &plan.id, &plan.chains).await?;
+        for document in &plan.documents {
+            content::put(client, lease.id(), document).await?;
+        }
+        for record in &plan.records {
+            records::put(client, record, plan.pinned).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Names as containerd takes them (`pkg/identifiers`): letters and digits, single `-`, `_` and `.` between them.
+pub(crate) fn is_identifier(name: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric());
+    name.len() <= NAME_MAX_BYTES && name.split(['-', '_', '.']).all(is_word)
+}
+
+/// Work on the store, on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HandoverError> + Send + 'static,
+) -> Result<T, HandoverError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(_) => Err(HandoverError::Internal("work on the store ended early")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_containerd_takes() {
+        for name in ["k8s.io", "windlass", "a-b_c.d", "A1"] {
+            assert!(is_identifier(name), "{name}");
+        }
+        for name in ["", ".", "a..b", "-a", "a-", "a b", "a/b", "\u{e9}", &"a".repeat(77)] {
+            assert!(!is_identifier(name), "{name}");
+        }
+    }
+}
