@@ -25,9 +25,11 @@ use crate::intent::sweep_lock;
 use crate::layer::Depth;
 use crate::layers;
 use crate::lock::Share;
+use crate::meta::Record as _;
 use crate::meta::record::{BlobKind, SnapshotRecord};
 use crate::recover::entries;
 use crate::snapshots;
+use crate::snapshots::record::RuntimeRecord;
 use crate::store::Store;
 use tables::{Tables, Unreadable};
 
@@ -296,7 +298,9 @@ impl Store {
         for n in snapshot_numbers(self.layout())?.into_iter().filter(|n| !recorded.contains(n)) {
             add(self.layout().snapshot(n).display().to_string(), "layer without a record");
         }
-        for stray in snapshots::strays(self.layout(), tables.runtime.values())? {
+        let runtime = RuntimeRecord::TABLE;
+        let are_all_known = tables.unreadable.iter().all(|unreadable| unreadable.table != runtime);
+        for stray in snapshots::strays(self.layout(), tables.runtime.values())?.into_iter().filter(|_| are_all_known) {
             add(stray.display().to_string(), "directory of a snapshot without a record");
         }
         Ok(())

@@ -12,7 +12,7 @@
 //! <root>/l/<n>, l/C<n>              links to layers, and to what the runtime committed, under short names
 //! <root>/stage/<chain>/             a layer being unpacked; <chain>.claim is its lock
 //! <root>/image_manager/{pulling,pulled}
-//! <root>/quarantine/<alg>/<hex>.<time>
+//! <root>/quarantine/<alg>/<hex>.<time>, quarantine/upper/<n>.<time>
 //! <root>/lock                       flock, with the holder's process id and boot id
 //! ```
 //!

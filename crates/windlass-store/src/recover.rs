@@ -79,11 +79,14 @@ pub(crate) fn run(layout: &Layout, meta: &Meta, keep_above: Option<u64>) -> Resu
     recovered.stages = drop_stages(layout)?;
     let needed = intent::needed(layout)?;
     let (layers_recorded, blobs, runtime) = meta.read(|tx| {
-        Ok::<_, StoreError>((tx.all::<SnapshotRecord>()?, tx.all::<BlobRecord>()?, tx.all::<RuntimeRecord>()?))
+        Ok::<_, StoreError>((tx.all::<SnapshotRecord>()?, tx.all::<BlobRecord>()?, tx.sound::<RuntimeRecord>()?))
     })?;
-    for stray in snapshots::strays(layout, runtime.iter().map(|(_, record)| record))? {
-        layers::remove(&stray)?;
-        recovered.runtime_directories += 1;
+    // With a record that cannot be read nobody knows whose a directory is.
+    if let Ok(runtime) = runtime.into_iter().map(|(_, record)| record).collect::<Result<Vec<_>, _>>() {
+        for stray in snapshots::strays(layout, &runtime)? {
+            layers::remove(&stray)?;
+            recovered.runtime_directories += 1;
+        }
     }
     let recorded: BTreeSet<u64> = layers_recorded.iter().map(|(_, record)| record.n).collect();
     for n in snapshot_numbers(layout)?.into_iter().filter(|n| !recorded.contains(n)) {

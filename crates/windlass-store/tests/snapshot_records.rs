@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::Config;
@@ -221,6 +222,61 @@ proptest! {
         let report = store.fsck(Depth::Quick, Repair::No).unwrap();
         prop_assert_eq!(report.findings, []);
     }
+}
+
+/// Several threads start and stop containers while a command collects beside the daemon.
+#[test]
+fn many_containers_come_and_go_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = StoreOptions::default();
+    options.hold = Hold::Burst;
+    let store = Store::open(&dir.path().join("store"), options).unwrap();
+    let image = two_layers();
+    image.pull(&store).unwrap();
+    if rustix::process::geteuid().is_root() {
+        for at in 0..2 {
+            run(&store, &Step::Adopt(at), &image);
+        }
+    }
+    let top = format!("wl/{}", image.keys[1].layer.chain_id);
+    let parent = rustix::process::geteuid().is_root().then_some(top);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let command = open_as(store.root(), SnapshotFormat::Auto);
+            let mut collections = 0;
+            while !done.load(Ordering::SeqCst) || collections == 0 {
+                command.gc(&GcRequest::sweep()).unwrap();
+                collections += 1;
+            }
+        });
+        let containers: Vec<_> = (0..4)
+            .map(|thread| {
+                let (snapshots, parent) = (store.snapshots(), parent.as_deref());
+                scope.spawn(move || {
+                    for n in 0..8 {
+                        let key = format!("{thread}-{n}");
+                        let mounts = snapshots.prepare(&key, parent, &Labels::new()).unwrap();
+                        assert_eq!(Prepared::Mounts(snapshots.mounts(&key).unwrap()), mounts);
+                        if n % 2 == 0 {
+                            snapshots.remove(&key).unwrap();
+                            snapshots.cleanup().unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        containers.into_iter().for_each(|thread| thread.join().unwrap());
+        done.store(true, Ordering::SeqCst);
+        beside.join().unwrap();
+    });
+    is_sound(&store.snapshots(), store.root());
+    for info in store.snapshots().list().unwrap().iter().rev().filter(|info| info.kind == SnapshotKind::Active) {
+        store.snapshots().remove(&info.name).unwrap();
+    }
+    store.snapshots().cleanup().unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(dir.path().to_str().unwrap()), "no layer stays mounted");
 }
 
 /// Numbers that look random and are the same in every run.

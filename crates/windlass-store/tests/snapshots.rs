@@ -10,7 +10,7 @@ use support::{TestImage, open_as, small};
 use windlass_core::digest::Digest;
 use windlass_store::{
     Depth, FindingClass, GcRequest, LabelMask, Labels, Outcome, Prepared, Repair, SnapshotError, SnapshotFormat,
-    SnapshotKind, SnapshotMount, Snapshots, Store,
+    SnapshotInfo, SnapshotKind, SnapshotMount, Snapshots, Store,
 };
 
 const NAME: &str = "registry.example/team/app:1";
@@ -280,6 +280,30 @@ fn a_layer_under_a_record_is_never_collected() {
     scene.snapshots.remove(&format!("wl/{}", image.keys[0].layer.chain_id)).unwrap();
     scene.snapshots.cleanup().unwrap();
     assert_eq!((scene.dirs("snapshots"), scene.dirs("upper"), scene.dirs("l"), scene.dirs("stage")), (0, 0, 0, 0));
+}
+
+#[test]
+fn lost_records_are_written_anew_under_the_names_they_had() {
+    let scene = Scene::new();
+    let image = small(NAME);
+    image.pull(&scene.store).unwrap();
+    let top = &image.keys[1].layer.chain_id;
+    assert_eq!(scene.snapshots.rebuild(&Digest::sha256(b"nobody's")).unwrap(), 0);
+    let name = scene.adopt(&image);
+    let before = scene.snapshots.list().unwrap();
+    assert_eq!(scene.snapshots.rebuild(top).unwrap(), 0, "none was lost");
+    for info in before.iter().filter(|info| info.name == name).chain(&before) {
+        // Children first; the second try finds it gone.
+        let _gone = scene.snapshots.remove(&info.name);
+    }
+    assert_eq!(scene.snapshots.list().unwrap(), []);
+    assert_eq!(scene.snapshots.rebuild(top).unwrap(), 2);
+    let after = scene.snapshots.list().unwrap();
+    let same = |infos: &[SnapshotInfo]| -> Vec<_> {
+        infos.iter().map(|info| (info.name.clone(), info.parent.clone(), info.kind, info.labels.clone())).collect()
+    };
+    assert_eq!(same(&after), same(&before));
+    active(&scene.snapshots, "container", Some(&name));
 }
 
 #[test]

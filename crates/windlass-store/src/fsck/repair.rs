@@ -15,8 +15,11 @@ use crate::error::StoreError;
 use crate::image_mounts;
 use crate::layer::Depth;
 use crate::layout::{Layout, Sync, make_dir, write_whole};
+use crate::meta::Record as _;
 use crate::meta::record::{BlobKind, BlobRecord, ImageRecord, NameRecord, SnapshotRecord, UseRecord};
 use crate::recover;
+use crate::snapshots;
+use crate::snapshots::record::RuntimeRecord;
 use crate::store::Store;
 
 impl Store {
@@ -28,6 +31,8 @@ impl Store {
             Repair::Yes => {
                 let dir = self.layout().quarantine().join("meta");
                 make_dir(&dir)?;
+                // Containers may be writing into them: moved, they serve those, and nobody takes them for leftovers.
+                set_uppers_aside(self.layout(), &[])?;
                 self.meta()?.replace(&dir.join(format!("store.redb.{}", Timestamp::now().as_second())))?;
                 recover::run(self.layout(), self.meta()?, self.options().keep_partial_above_bytes)?;
                 Outcome::Repaired
@@ -100,7 +105,15 @@ impl Store {
         make_dir(&dir)?;
         let name = format!("{table}-{}.{}", Digest::sha256(key.as_bytes()).short(), Timestamp::now().as_second());
         write_whole(&dir.join(name), &raw.unwrap_or_default(), Sync::Durable)?;
-        self.write(|tx| tx.remove_raw(table, key))
+        self.write(|tx| tx.remove_raw(table, key))?;
+        if table == RuntimeRecord::TABLE {
+            let sound = self.read(|tx| tx.sound::<RuntimeRecord>())?.into_iter().map(|(_, record)| record);
+            // While others cannot be read, theirs would go, too. The last one takes care of all.
+            if let Ok(records) = sound.collect::<Result<Vec<_>, _>>() {
+                set_uppers_aside(self.layout(), &records)?;
+            }
+        }
+        Ok(())
     }
 
     fn lost_blob(&self, digest: &Digest, kind: BlobKind) -> Result<Option<BlobRecord>, StoreError> {
@@ -122,6 +135,18 @@ impl Store {
         }
         Ok(None)
     }
+}
+
+/// Moves directories of snapshots that none of these records names to `quarantine/upper/<n>.<time>`.
+fn set_uppers_aside(layout: &Layout, records: &[RuntimeRecord]) -> Result<(), StoreError> {
+    let dir = layout.quarantine().join("upper");
+    for stray in snapshots::strays(layout, records)? {
+        make_dir(&dir)?;
+        let name = stray.file_name().unwrap_or_default().to_string_lossy();
+        let target = dir.join(format!("{name}.{}", Timestamp::now().as_nanosecond()));
+        fs::rename(&stray, &target).map_err(|source| StoreError::io("quarantine", &stray, source))?;
+    }
+    Ok(())
 }
 
 /// Moves damaged content to `quarantine/<alg>/<hex>.<time>`. What is gone already needs no moving.

@@ -16,6 +16,29 @@ use crate::meta::Look;
 const PARENT_DIGITS: usize = 16;
 
 impl Snapshots {
+    /// Writes records anew that were lost, with the database for example, while containerd still knows their names: those
+    /// of a layer and of all below it. Says how many were missing; zero also where the layer is not here.
+    ///
+    /// # Errors
+    /// The metadata cannot be read or written.
+    pub fn rebuild(&self, top: &Digest) -> Result<usize, SnapshotError> {
+        let _alone = self.alone();
+        let _kept = self.keep_layers()?;
+        let missing = self.read(|tx| missing(tx, top))?;
+        if missing.is_empty() {
+            return Ok(0);
+        }
+        self.write(|tx| {
+            for (chain, parent) in &missing {
+                let labels = Labels::from([(SNAPSHOT_REF.to_owned(), chain.to_string())]);
+                let parent = parent.as_ref().map(name);
+                let record = RuntimeRecord::new(parent.as_deref(), State::Layer { chain: chain.clone() }, labels);
+                tx.put(&name(chain), &record)?;
+            }
+            Ok(missing.len())
+        })
+    }
+
     /// Records a layer under a name, if it is here; whether it is. The caller holds the sweep lock.
     pub(super) fn adopt(&self, chain: &Digest, parent: Option<&str>, given: &Labels) -> Result<bool, SnapshotError> {
         let found = self.read(|tx| {
@@ -61,7 +84,26 @@ impl Snapshots {
     }
 }
 
-/// The name of a layer's record.
+/// The name of a layer's record, unless it is taken by one on another parent.
+fn name(chain: &Digest) -> String {
+    format!("wl/{chain}")
+}
+
+/// Layers without a record, each with the one below it. None at all unless all of them are here.
+fn missing(tx: &impl Look, top: &Digest) -> Result<Vec<(Digest, Option<Digest>)>, SnapshotError> {
+    let mut missing = Vec::new();
+    let mut next = Some(top.clone());
+    while let Some(chain) = next {
+        let Some(layer) = stack::layer(tx, &chain)? else { return Ok(Vec::new()) };
+        if tx.look::<RuntimeRecord>(&name(&chain))?.is_none() {
+            missing.push((chain, layer.parent.clone()));
+        }
+        next = layer.parent;
+    }
+    Ok(missing)
+}
+
+/// Where a layer's record is.
 enum Place {
     /// It is there, as it must be for containerd to find it.
     Taken,
@@ -71,7 +113,7 @@ enum Place {
 
 fn find(tx: &impl Look, chain: &Digest, parent: Option<&str>, given: &Labels) -> Result<Place, SnapshotError> {
     let of_parent = Digest::sha256(parent.unwrap_or_default().as_bytes());
-    for name in [format!("wl/{chain}"), format!("wl/{}/{chain}", &of_parent.hex()[..PARENT_DIGITS])] {
+    for name in [name(chain), format!("wl/{}/{chain}", &of_parent.hex()[..PARENT_DIGITS])] {
         match tx.look::<RuntimeRecord>(&name)? {
             None => return Ok(Place::Free(name)),
             Some(record) if record.parent.as_deref() != parent => {}

@@ -140,3 +140,6 @@ impl Snapshots {
         self.store.meta()?.write(work)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,8 +20,8 @@ impl Snapshots {
     ///
     /// # Errors
     /// [`SnapshotError::AlreadyExists`] for the key; [`SnapshotError::NotFound`] for the parent;
-    /// [`SnapshotError::InvalidArgument`] for a parent that is not committed or not the one below that layer, and for
-    /// names and labels that are too long.
+    /// [`SnapshotError::InvalidArgument`] for a parent that is not committed or not the one below that layer, for
+    /// names and labels that are too long, and for labels that map users.
     pub fn prepare(&self, key: &str, parent: Option<&str>, labels: &Labels) -> Result<Prepared, SnapshotError> {
         check(key, parent, labels)?;
         let _alone = self.alone();
@@ -90,5 +90,6 @@ impl Snapshots {
 fn check(key: &str, parent: Option<&str>, labels: &Labels) -> Result<(), SnapshotError> {
     labels::check_name(key)?;
     parent.map_or(Ok(()), labels::check_name)?;
+    labels::check_owners(labels)?;
     labels::check(labels)
 }
