@@ -8,8 +8,8 @@ use windlass_core::digest::Digest;
 
 use super::labels::SNAPSHOT_REF;
 use super::record::{RuntimeRecord, State};
-use super::{Labels, SnapshotError, Snapshots, labels, stack};
-use crate::layers;
+use super::stack::{self, Held};
+use super::{Labels, SnapshotError, Snapshots, labels};
 use crate::meta::Look;
 
 /// Digits of the parent's digest in a name.
@@ -65,22 +65,15 @@ impl Snapshots {
 
     /// Whether the layer is here and whole; that it belongs on this parent is a condition.
     fn fits(&self, tx: &impl Look, chain: &Digest, parent: Option<&str>) -> Result<bool, SnapshotError> {
-        let below = parent.map(|name| stack::parent(tx, name)).transpose()?;
-        let Some(layer) = stack::layer(tx, chain)? else { return Ok(false) };
-        if !layers::stands(self.store.layout(), &layer) {
-            return Ok(false);
+        match stack::held(tx, self.store.layout(), chain, parent)? {
+            Held::No => Ok(false),
+            Held::Here => Ok(true),
+            Held::OnAnother(wanted) => {
+                let wanted = wanted.map_or_else(|| "nothing".to_owned(), |wanted| wanted.to_string());
+                let parent = parent.unwrap_or("nothing");
+                Err(SnapshotError::invalid(format!("layer {chain} stands on {wanted}, and {parent} is not that")))
+            }
         }
-        let is_right = match (&below, &layer.parent) {
-            (None, None) => true,
-            (Some(below), Some(wanted)) => below.state.chain() == Some(wanted),
-            (None, Some(_)) | (Some(_), None) => false,
-        };
-        if is_right {
-            return Ok(true);
-        }
-        let wanted = layer.parent.map_or_else(|| "nothing".to_owned(), |parent| parent.to_string());
-        let parent = parent.unwrap_or("nothing");
-        Err(SnapshotError::invalid(format!("layer {chain} stands on {wanted}, and {parent} is not that")))
     }
 }
 

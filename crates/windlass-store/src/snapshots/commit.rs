@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use windlass_core::digest::Digest;
 
 use super::record::{RuntimeRecord, State};
-use super::{Labels, SnapshotError, Snapshots, dirs, labels, stack, usage};
+use super::stack::{self, Held};
+use super::{Labels, SnapshotError, Snapshots, dirs, labels, usage};
 use crate::error::StoreError;
 use crate::gc::take_out;
-use crate::layers;
+use crate::image::Usage;
 use crate::meta::Look;
 
 impl Snapshots {
@@ -22,47 +23,75 @@ impl Snapshots {
     pub fn commit(&self, name: &str, key: &str, labels: &Labels) -> Result<(), SnapshotError> {
         labels::check_name(name)?;
         labels::check(labels)?;
+        let chain = labels::wanted_chain(labels).or_else(|| labels::chain_in_name(name));
+        let looked = self.read(|tx| self.to_commit(tx, name, key, chain.as_ref()))?;
+        // Takes its time, so nobody waits for it yet.
+        let measured = match looked.held {
+            Held::Here => None,
+            Held::No | Held::OnAnother(_) => Some(self.measure(looked.dir)?),
+        };
         let _alone = self.alone();
         let _kept = self.keep_layers()?;
-        let chain = labels::wanted_chain(labels).or_else(|| labels::chain_in_name(name));
-        let (dir, parent, is_ours) = self.read(|tx| {
-            let (dir, parent) = active(tx, name, key)?;
-            let is_ours = match &chain {
-                Some(chain) => self.has(tx, chain, parent.as_deref())?,
-                None => false,
-            };
-            Ok((dir, parent, is_ours))
-        })?;
-        let state = match chain {
-            Some(chain) if is_ours => State::Layer { chain },
-            chain => {
-                let content = self.store.layout().upper(dir).join(dirs::CONTENT);
-                let found = usage::of(&content)?;
-                self.sync()?;
-                State::Own { dir, chain, size_bytes: found.used_bytes, inodes: found.inodes }
-            }
+        // From here on nothing is collected; until here it may have been.
+        let measured = match (self.read(|tx| self.to_commit(tx, name, key, chain.as_ref()))?.held, measured) {
+            (Held::No | Held::OnAnother(_), None) => Some(self.measure(looked.dir)?),
+            (Held::Here | Held::No | Held::OnAnother(_), measured) => measured,
         };
-        self.write(|tx| {
-            active(tx, name, key)?;
+        let is_ours = self.write(|tx| {
+            let ToCommit { dir, parent, held } = self.to_commit(tx, name, key, chain.as_ref())?;
+            if dir != looked.dir {
+                return Err(SnapshotError::refused(format!("snapshot {key} was made anew meanwhile")));
+            }
+            let (state, is_ours) = match (chain, held, measured) {
+                (Some(chain), Held::Here, _) => (State::Layer { chain }, true),
+                (chain, _, Some(found)) => {
+                    let (size_bytes, inodes) = (found.used_bytes, found.inodes);
+                    (State::Own { dir, chain, size_bytes, inodes }, false)
+                }
+                (_, _, None) => {
+                    return Err(SnapshotError::refused(format!("the layer of snapshot {key} went away meanwhile")));
+                }
+            };
             tx.remove::<RuntimeRecord>(key)?;
-            Ok(tx.put(name, &RuntimeRecord::new(parent.as_deref(), state, labels::without_empty(labels)))?)
+            tx.put(name, &RuntimeRecord::new(parent.as_deref(), state, labels::without_empty(labels)))?;
+            Ok(is_ours)
         })?;
         if is_ours {
-            take_out(self.store.layout(), &self.store.layout().upper(dir), None);
+            take_out(self.store.layout(), &self.store.layout().upper(looked.dir), None);
         }
         Ok(())
     }
 
-    /// Whether the store has this layer on this parent.
-    fn has(&self, tx: &impl Look, chain: &Digest, parent: Option<&str>) -> Result<bool, SnapshotError> {
-        let below = parent.map(|name| stack::parent(tx, name)).transpose()?;
-        let Some(layer) = stack::layer(tx, chain)? else { return Ok(false) };
-        let is_same = match (&below, &layer.parent) {
-            (None, None) => true,
-            (Some(below), Some(wanted)) => below.state.chain() == Some(wanted),
-            (None, Some(_)) | (Some(_), None) => false,
+    /// An active snapshot whose name-to-be is free, and whether the store has the layer that it says it is.
+    fn to_commit(
+        &self,
+        tx: &impl Look,
+        name: &str,
+        key: &str,
+        chain: Option<&Digest>,
+    ) -> Result<ToCommit, SnapshotError> {
+        if tx.look::<RuntimeRecord>(name)?.is_some() {
+            return Err(SnapshotError::exists(name));
+        }
+        let record = tx.look::<RuntimeRecord>(key)?.ok_or_else(|| SnapshotError::not_found(key))?;
+        let dir = match record.state {
+            State::Active { dir } => dir,
+            State::View { .. } | State::Layer { .. } | State::Own { .. } => {
+                return Err(SnapshotError::refused(format!("snapshot {key} is not active")));
+            }
         };
-        Ok(is_same && layers::stands(self.store.layout(), &layer))
+        let held = match chain {
+            Some(chain) => stack::held(tx, self.store.layout(), chain, record.parent.as_deref())?,
+            None => Held::No,
+        };
+        Ok(ToCommit { dir, parent: record.parent, held })
+    }
+
+    /// Counts what is in a directory, and makes it durable.
+    fn measure(&self, dir: u64) -> Result<Usage, StoreError> {
+        let found = usage::of(&self.store.layout().upper(dir).join(dirs::CONTENT))?;
+        self.sync()?;
+        Ok(found)
     }
 
     /// Whatever was written to the file system is on disk.
@@ -80,16 +109,9 @@ impl Snapshots {
     }
 }
 
-/// Directory and parent of an active snapshot whose name-to-be is free.
-fn active(tx: &impl Look, name: &str, key: &str) -> Result<(u64, Option<String>), SnapshotError> {
-    if tx.look::<RuntimeRecord>(name)?.is_some() {
-        return Err(SnapshotError::exists(name));
-    }
-    let record = tx.look::<RuntimeRecord>(key)?.ok_or_else(|| SnapshotError::not_found(key))?;
-    match record.state {
-        State::Active { dir } => Ok((dir, record.parent)),
-        State::View { .. } | State::Layer { .. } | State::Own { .. } => {
-            Err(SnapshotError::refused(format!("snapshot {key} is not active")))
-        }
-    }
+/// What there is to know before a commit.
+struct ToCommit {
+    dir: u64,
+    parent: Option<String>,
+    held: Held,
 }

@@ -15,10 +15,6 @@ pub type Labels = BTreeMap<String, String>;
 /// `core/snapshots/snapshotter.go`, `LabelSnapshotRef`).
 pub(super) const SNAPSHOT_REF: &str = "containerd.io/snapshot.ref";
 
-/// Labels by which containerd asks for a root that belongs to a user namespace, where the plugin's configuration promises
-/// that (`capabilities = ["remap-ids"]`): ours must not.
-const MAPPINGS: [&str; 2] = ["containerd.io/snapshot/uidmapping", "containerd.io/snapshot/gidmapping"];
-
 /// Most bytes of a label, key and value together. containerd: `maxSize` of `pkg/labels`.
 const LABEL_MAX_BYTES: usize = 4096;
 /// Most labels of one snapshot: containerd gives a handful.
@@ -69,16 +65,6 @@ pub(super) fn check(labels: &Labels) -> Result<(), SnapshotError> {
             let key: String = key.chars().take(64).collect();
             Err(SnapshotError::invalid(format!("label {key:?} is empty or longer than {LABEL_MAX_BYTES} bytes")))
         }
-        None => Ok(()),
-    }
-}
-
-/// Refuses to make a root for a user namespace: it would have the wrong owners.
-pub(super) fn check_owners(labels: &Labels) -> Result<(), SnapshotError> {
-    match MAPPINGS.iter().find(|label| labels.contains_key(**label)) {
-        Some(label) => Err(SnapshotError::invalid(format!(
-            "label {label} is not honoured: take \"remap-ids\" out of the plugin's capabilities"
-        ))),
         None => Ok(()),
     }
 }
@@ -153,12 +139,6 @@ mod tests {
         for (mask, want) in table {
             assert_eq!(mask.apply(&old, &given), want, "{mask:?}");
         }
-    }
-
-    #[test]
-    fn a_root_for_a_user_namespace_is_refused() {
-        check_owners(&labels(&[(SNAPSHOT_REF, "x")])).unwrap();
-        check_owners(&labels(&[(MAPPINGS[1], "0:100000:65536")])).unwrap_err();
     }
 
     #[test]

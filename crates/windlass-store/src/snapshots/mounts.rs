@@ -116,21 +116,22 @@ impl<'a> Place<'a> {
 
     /// The mounts of a snapshot on these levels, topmost first.
     pub(super) fn mounts(&self, state: &State, lowers: &[Lower]) -> Result<Vec<SnapshotMount>, SnapshotError> {
-        let own = |name: &str| state.dir().map(|n| text(&self.layout.upper(n).join(name)));
+        let own = |n: u64, name: &str| text(&self.layout.upper(n).join(name));
         let lowerdir = || lowers.iter().map(|lower| text(&lower.link)).collect::<Vec<_>>().join(":");
         let mount = match (state, lowers) {
-            (State::Active { .. }, []) => bind(own(CONTENT).unwrap_or_default(), "rw"),
-            (State::Active { .. }, _) => overlay(vec![
-                format!("workdir={}", own(WORK).unwrap_or_default()),
-                format!("upperdir={}", own(CONTENT).unwrap_or_default()),
+            (State::Active { dir }, []) => bind(own(*dir, CONTENT), "rw"),
+            (State::Active { dir }, _) => overlay(vec![
+                format!("workdir={}", own(*dir, WORK)),
+                format!("upperdir={}", own(*dir, CONTENT)),
                 format!("lowerdir={}", lowerdir()),
             ]),
-            (State::View { .. }, []) => bind(own(CONTENT).unwrap_or_default(), "ro"),
-            // A mount follows no link of ours longer than it must.
+            (State::View { dir: Some(dir) }, []) => bind(own(*dir, CONTENT), "ro"),
             (State::View { .. }, [one]) => bind(text(&one.directory), "ro"),
-            (State::View { .. }, _) => overlay(vec![format!("lowerdir={}", lowerdir())]),
-            (State::Layer { .. } | State::Own { .. }, _) => {
-                return Err(SnapshotError::refused("a committed snapshot has no mounts"));
+            (State::View { dir: Some(_) }, _) | (State::View { dir: None }, [_, ..]) => {
+                overlay(vec![format!("lowerdir={}", lowerdir())])
+            }
+            (State::View { dir: None }, []) | (State::Layer { .. } | State::Own { .. }, _) => {
+                return Err(SnapshotError::refused("this snapshot has nothing to mount"));
             }
         };
         Ok(vec![mount])

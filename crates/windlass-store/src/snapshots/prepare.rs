@@ -1,4 +1,7 @@
 //! New snapshots: active ones and views.
+//!
+//! Labels that map users are kept and otherwise ignored: containerd has made a copy with other owners by then, and the
+//! snapshot stands on that. It would leave the mapping to us only if the plugin's configuration promised `remap-ids`.
 
 use super::mounts::Place;
 use super::record::{RuntimeRecord, State};
@@ -21,7 +24,7 @@ impl Snapshots {
     /// # Errors
     /// [`SnapshotError::AlreadyExists`] for the key; [`SnapshotError::NotFound`] for the parent;
     /// [`SnapshotError::InvalidArgument`] for a parent that is not committed or not the one below that layer, for
-    /// names and labels that are too long, and for labels that map users.
+    /// names and labels that are too long.
     pub fn prepare(&self, key: &str, parent: Option<&str>, labels: &Labels) -> Result<Prepared, SnapshotError> {
         check(key, parent, labels)?;
         let _alone = self.alone();
@@ -90,6 +93,5 @@ impl Snapshots {
 fn check(key: &str, parent: Option<&str>, labels: &Labels) -> Result<(), SnapshotError> {
     labels::check_name(key)?;
     parent.map_or(Ok(()), labels::check_name)?;
-    labels::check_owners(labels)?;
     labels::check(labels)
 }

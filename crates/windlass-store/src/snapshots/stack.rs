@@ -4,6 +4,8 @@ use windlass_core::digest::Digest;
 
 use super::SnapshotError;
 use super::record::{RuntimeRecord, State};
+use crate::layers;
+use crate::layout::Layout;
 use crate::meta::Look;
 use crate::meta::record::{Form, SnapshotRecord};
 
@@ -54,6 +56,34 @@ pub(super) fn below(tx: &impl Look, name: Option<&str>) -> Result<Vec<Level>, Sn
         next = record.parent;
     }
     Ok(levels)
+}
+
+/// Whether a layer is here, and where it belongs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It is not here, or not whole.
+    No,
+    /// It is here and belongs on this parent.
+    Here,
+    /// It is here and belongs on this layer, or on nothing, which the parent is not.
+    OnAnother(Option<Digest>),
+}
+
+/// Looks for a layer that is to stand on the committed snapshot of this name.
+pub(super) fn held(
+    tx: &impl Look,
+    layout: &Layout,
+    chain: &Digest,
+    parent_name: Option<&str>,
+) -> Result<Held, SnapshotError> {
+    let below = parent_name.map(|name| parent(tx, name)).transpose()?;
+    let Some(layer) = layer(tx, chain)?.filter(|layer| layers::stands(layout, layer)) else { return Ok(Held::No) };
+    let is_right = match (&below, &layer.parent) {
+        (None, None) => true,
+        (Some(below), Some(wanted)) => below.state.chain() == Some(wanted),
+        (None, Some(_)) | (Some(_), None) => false,
+    };
+    Ok(if is_right { Held::Here } else { Held::OnAnother(layer.parent) })
 }
 
 /// A layer that containers can stand on: one that an ordinary user unpacked has the wrong owners.
