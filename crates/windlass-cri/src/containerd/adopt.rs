@@ -2,7 +2,8 @@
 //!
 //! containerd asks our snapshotter for each, hears that it exists, and notes it under its chain ID. It does so only on top
 //! of a layer that it knows. Which is the highest known one is found by halves, the top first: when all are known, one
-//! call is enough.
+//! call is enough. When not, our snapshotter's records of all of them are written first, in one go: then each answer to
+//! containerd is a look-up and not a transaction.
 //!
 //! Source of truth: containerd `core/metadata/snapshot.go` (`createSnapshot`), `core/unpack/unpacker.go`.
 
@@ -14,9 +15,10 @@ use windlass_proto::containerd::services::snapshots::v1::{
     ListSnapshotsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
 };
 
-use super::HandoverError;
 use super::client::{ANSWER_MAX, Client, LeaseId};
 use super::lease::unique;
+use super::plan::Plan;
+use super::{HandoverError, Inner, blocking};
 
 /// The label that asks for a layer (containerd `core/snapshots/snapshotter.go`).
 const SNAPSHOT_REF: &str = "containerd.io/snapshot.ref";
@@ -35,18 +37,16 @@ enum Asked {
 }
 
 /// Makes all layers of an image known to containerd.
-pub(super) async fn adopt(
-    client: &Client,
-    lease: &LeaseId,
-    snapshotter: &str,
-    image: &Digest,
-    chains: &[Digest],
-) -> Result<(), HandoverError> {
+pub(super) async fn adopt(inner: &Inner, lease: &LeaseId, plan: &Plan) -> Result<(), HandoverError> {
+    let (client, snapshotter, chains) = (&inner.client, inner.snapshotter.as_str(), plan.chains.as_slice());
     let Some(top) = chains.len().checked_sub(1) else { return Ok(()) };
     for _ in 0..TRIES {
         if ask(client, lease, snapshotter, chains, top).await? == Asked::Known {
             return Ok(());
         }
+        let (snapshots, top_chain) = (inner.store.snapshots(), chains[top].clone());
+        blocking(move || snapshots.rebuild(&top_chain).map_err(|error| HandoverError::Snapshots(Box::new(error))))
+            .await?;
         // All below `known` are known, `unknown` and all above are not.
         let (mut known, mut unknown) = (0, top);
         while known < unknown {
@@ -64,7 +64,7 @@ pub(super) async fn adopt(
             return Ok(());
         }
     }
-    Err(HandoverError::Restless { image: image.clone() })
+    Err(HandoverError::Restless { image: plan.id.clone() })
 }
 
 async fn ask(

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use windlass_proto::containerd::services::content::v1::content_client::ContentClient;
 use windlass_proto::containerd::services::events::v1::events_client::EventsClient;
 use windlass_proto::containerd::services::images::v1::images_client::ImagesClient;
@@ -105,13 +105,11 @@ impl Client {
     /// What a failed call means; `action` is a verb.
     pub(super) fn error(&self, action: &'static str, status: &Status) -> HandoverError {
         let text: String = status.message().chars().take(TEXT_MAX_CHARS).collect();
-        match status.code() {
-            // A status of containerd's own has no cause in our transport.
-            Code::Unavailable | Code::Unknown if std::error::Error::source(status).is_some() => {
-                HandoverError::Unreachable { socket: self.socket.clone(), text }
-            }
-            code => HandoverError::Refused { action, code: code.description(), text },
+        // A status of containerd's own has no cause in our transport.
+        if std::error::Error::source(status).is_some() {
+            return HandoverError::Unreachable { socket: self.socket.clone(), text };
         }
+        HandoverError::Refused { action, code: status.code().description(), text }
     }
 
     /// Waits for an answer, at most [`ANSWER_MAX`].

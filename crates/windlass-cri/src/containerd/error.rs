@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use windlass_core::digest::Digest;
 use windlass_core::manifest::ManifestError;
 use windlass_core::reason::Reason;
-use windlass_store::StoreError;
+use windlass_store::{SnapshotError, StoreError};
 
 /// Why an image could not be handed over, or taken back.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,9 @@ pub enum HandoverError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The records of our snapshotter could not be written.
+    #[error(transparent)]
+    Snapshots(Box<SnapshotError>),
     /// A bug of ours.
     #[error("internal error: {0}")]
     Internal(&'static str),
@@ -95,6 +98,7 @@ impl HandoverError {
             HandoverError::Document { source, .. } => source.reason(),
             HandoverError::Missing { .. } => Reason::InspectFailed,
             HandoverError::Store(error) => error.reason(),
+            HandoverError::Snapshots(error) => error.reason(),
         }
     }
 }

@@ -41,6 +41,7 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use windlass_core::digest::Digest;
 use windlass_store::{Store, StoreError};
@@ -127,6 +128,7 @@ impl Handover {
     /// [`StoreError::UnknownImage`] and [`StoreError::Damaged`] for what is not here or not whole; whatever containerd
     /// refuses.
     pub async fn after_pull(&self, image: &Digest) -> Result<Seen, HandoverError> {
+        let began = Instant::now();
         let alone = self.inner.locks.lock(image).await;
         let Some(plan) = self.plan(image).await? else {
             return Err(StoreError::UnknownImage { name: image.to_string() }.into());
@@ -134,10 +136,15 @@ impl Handover {
         let lease = Lease::begin(&self.inner.client).await?;
         let mut done = self.hand_over(&plan, &lease).await.map(|()| Seen::NotYet);
         drop(alone);
+        let handed_over = began.elapsed();
         if done.is_ok() {
             done = runtime::wait(&self.inner.client, &plan).await;
         }
         lease.end().await;
+        if let Ok(seen) = &done {
+            let layers = plan.chains.len();
+            tracing::debug!(%image, layers, ?handed_over, took = ?began.elapsed(), ?seen, "handed to containerd");
+        }
         done
     }
 
@@ -155,9 +162,9 @@ impl Handover {
     }
 
     async fn hand_over(&self, plan: &Plan, lease: &Lease) -> Result<(), HandoverError> {
-        let Inner { client, snapshotter, .. } = &*self.inner;
+        let client = &self.inner.client;
         content::put(client, lease.id(), &plan.config).await?;
-        adopt::adopt(client, lease.id(), snapshotter, &plan.id, &plan.chains).await?;
+        adopt::adopt(&self.inner, lease.id(), plan).await?;
         for document in &plan.documents {
             content::put(client, lease.id(), document).await?;
         }
