@@ -8,6 +8,7 @@ use std::path::Path;
 
 use support::{TestImage, open_as, small};
 use windlass_core::digest::Digest;
+use windlass_core::reason::Reason;
 use windlass_store::{
     Depth, FindingClass, GcRequest, LabelMask, Labels, Outcome, Prepared, Repair, SnapshotError, SnapshotFormat,
     SnapshotInfo, SnapshotKind, SnapshotMount, Snapshots, Store,
@@ -235,6 +236,27 @@ fn a_new_upper_directory_takes_mode_and_owner_of_the_root_below() {
     scene.snapshots.commit("one", "bottom", &none()).unwrap();
     let own = fs::metadata(upper(&active(&scene.snapshots, "top", Some("one")))).unwrap();
     assert_eq!((own.uid(), own.gid(), own.mode() & 0o7777), (1234, 567, 0o2750));
+}
+
+#[test]
+fn a_full_disk_makes_no_snapshot_and_breaks_none() {
+    let Some(disk) = support::Disk::tmpfs("size=64m,nr_inodes=80") else { return };
+    let store = open_as(&disk.at.join("store"), SnapshotFormat::Overlay);
+    let snapshots = store.snapshots();
+    let mut made = 0;
+    let error = loop {
+        match snapshots.prepare(&format!("k{made}"), None, &none()) {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.reason(), Reason::NoSpace, "{error}");
+    assert!(made > 3, "{made} were made");
+    assert_eq!(snapshots.list().unwrap().len(), made);
+    snapshots.remove("k0").unwrap();
+    snapshots.cleanup().unwrap();
+    active(&snapshots, "again", None);
+    assert_eq!(store.fsck(Depth::Quick, Repair::No).unwrap().findings, []);
 }
 
 #[test]
