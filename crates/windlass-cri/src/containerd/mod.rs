@@ -140,7 +140,8 @@ impl Handover {
         if done.is_ok() {
             done = runtime::wait(&self.inner.client, &plan).await;
         }
-        lease.end().await;
+        // Nobody waits for it: the records keep everything now, and left behind it would end by itself.
+        tokio::spawn(lease.end());
         if let Ok(seen) = &done {
             let layers = plan.chains.len();
             tracing::debug!(%image, layers, ?handed_over, took = ?began.elapsed(), ?seen, "handed to containerd");
@@ -164,10 +165,13 @@ impl Handover {
     async fn hand_over(&self, plan: &Plan, lease: &Lease) -> Result<(), HandoverError> {
         let client = &self.inner.client;
         content::put(client, lease.id(), &plan.config).await?;
-        adopt::adopt(&self.inner, lease.id(), plan).await?;
-        for document in &plan.documents {
-            content::put(client, lease.id(), document).await?;
-        }
+        let documents = async {
+            for document in &plan.documents {
+                content::put(client, lease.id(), document).await?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(adopt::adopt(&self.inner, lease.id(), plan), documents)?;
         for record in &plan.records {
             records::put(client, record, plan.pinned).await?;
         }
