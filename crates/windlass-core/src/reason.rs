@@ -169,6 +169,9 @@ reasons! {
     /// Something still uses the object.
     InUse: "in-use", "ErrImagePull", Later, 1,
         "release what uses it first";
+    /// The node daemon that was asked does not answer, or went away.
+    DaemonUnavailable: "daemon-unavailable", "ErrImagePull", Later, 3,
+        "start `windlass node`, or wait until it is back; `systemctl status windlass-node` says why it is not";
     /// A bug in windlass.
     Internal: "internal", "ErrImagePull", Later, 1,
         "please report this";

@@ -47,7 +47,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn start(command: cmd::Command, session: &Session) -> Result<(), Failure> {
     match session.load() {
-        Ok(loaded) => process::log(&loaded.node.log),
+        // The daemon has a log of its own habits.
+        Ok(_) if matches!(command, cmd::Command::Node(_)) => {}
+        Ok(loaded) => drop(process::log(&loaded.node.log)),
         Err(failure) if command.needs_configuration() => return Err(failure),
         // What needs no configuration works with a broken one too, and logs nothing.
         Err(_) => {}

@@ -95,6 +95,10 @@ fn row(key: &Key) -> String {
     // Defaults that depend on the user or the machine are told in words.
     let default = match key.path.as_str() {
         "root" => "`/var/lib/windlass`, or `$XDG_DATA_HOME/windlass` for an ordinary user".to_owned(),
+        "node.socket" => {
+            "`/run/windlass/windlass.sock`, or `$XDG_RUNTIME_DIR/windlass/windlass.sock` for an ordinary user"
+                .to_owned()
+        }
         _ => match &key.default {
             serde_json::Value::Null => "none".to_owned(),
             serde_json::Value::Array(items) if items.is_empty() => "none".to_owned(),

@@ -25,23 +25,37 @@ pub(crate) fn colour(choice: Color) {
     .write_global();
 }
 
+/// Changes what the running log shows.
+pub(crate) type LogControl = Box<dyn Fn(LogLevel) + Send + Sync>;
+
 /// Starts the log on standard error.
-pub(crate) fn log(settings: &Log) {
-    let level = match settings.level {
+pub(crate) fn log(settings: &Log) -> LogControl {
+    let log = tracing_subscriber::fmt().with_env_filter(filter(settings.level)).with_writer(std::io::stderr);
+    // A second initialisation happens in tests only, where the first log serves.
+    match settings.format {
+        LogFormat::Text => {
+            let log = log.with_target(false).with_filter_reloading();
+            let handle = log.reload_handle();
+            drop(log.try_init());
+            Box::new(move |level| drop(handle.reload(filter(level))))
+        }
+        LogFormat::Json => {
+            let log = log.json().with_filter_reloading();
+            let handle = log.reload_handle();
+            drop(log.try_init());
+            Box::new(move |level| drop(handle.reload(filter(level))))
+        }
+    }
+}
+
+/// Libraries below us log bytes of requests at debug and trace: they stay at info, so no header is ever shown.
+fn filter(level: LogLevel) -> EnvFilter {
+    let level = match level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
         LogLevel::Info => "info",
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    // Libraries below us log bytes of requests at debug and trace: they stay at info, so no header is ever shown.
-    let filter =
-        EnvFilter::new(format!("{},windlass={level}", if matches!(level, "debug" | "trace") { "info" } else { level }));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let set = match settings.format {
-        LogFormat::Text => log.with_target(false).try_init(),
-        LogFormat::Json => log.json().try_init(),
-    };
-    // A second initialisation happens in tests only, where the first log serves.
-    drop(set);
+    EnvFilter::new(format!("{},windlass={level}", if matches!(level, "debug" | "trace") { "info" } else { level }))
 }

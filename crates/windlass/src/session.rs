@@ -1,6 +1,6 @@
 //! What every command has at hand: the screen and the configuration.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use windlass_core::reason::Reason;
@@ -61,6 +61,37 @@ impl Session {
     /// The same with another file.
     pub(crate) fn load_from(&self, file: Option<&Path>) -> Result<Loaded, Failure> {
         config::load(file, &self.flags, &|name| std::env::var(name).ok()).map_err(|error| failure(&error))
+    }
+}
+
+/// The configuration, to be read again as this run read it.
+#[derive(Clone, Debug)]
+pub(crate) struct Rereader {
+    file: Option<PathBuf>,
+    flags: Vec<FlagValue>,
+}
+
+impl Session {
+    /// Whether this call's own line gives a value to a key.
+    pub(crate) fn has_flag(&self, path: &str) -> bool {
+        self.flags.iter().any(|flag| flag.path == path && !flag.from_environment)
+    }
+
+    /// What reads the configuration again.
+    pub(crate) fn rereader(&self) -> Rereader {
+        Rereader { file: self.globals.config.clone(), flags: self.flags.clone() }
+    }
+}
+
+impl Rereader {
+    /// What has to be looked at for changes.
+    pub(crate) fn watched(&self) -> Vec<PathBuf> {
+        config::watched(self.file.as_deref())
+    }
+
+    /// The configuration as it is now.
+    pub(crate) fn load(&self) -> Result<Loaded, ConfigError> {
+        config::load(self.file.as_deref(), &self.flags, &|name| std::env::var(name).ok())
     }
 }
 

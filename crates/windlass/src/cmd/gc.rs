@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 use windlass_core::digest::Digest;
-use windlass_core::gc::{Choice, Clock, Disk, GcSettings, ImageUse, Shield, for_space, old, under_pressure};
-use windlass_core::keyring::Mode;
-use windlass_store::{Dry, GcReport, GcRequest, Image, Store, VictimKind};
+use windlass_core::gc::{Clock, Disk, GcSettings, ImageUse, under_pressure};
+use windlass_node::collect;
+use windlass_store::{Dry, GcReport, GcRequest, Store, VictimKind};
 
 use crate::config::node::{Collection, Node};
 use crate::config::value::Setting;
@@ -42,8 +42,7 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let node = session.load()?.node;
     let store = store_to_write(&node)?;
     let failed = |error: windlass_store::StoreError| store_failure("cannot collect", &error);
-    let images = store.images().map_err(failed)?;
-    let uses = images.iter().map(|image| in_use(&store, image)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let uses = collect::uses(&store).map_err(failed)?;
     let chosen = choose(args, &node, &store, &uses, session)?;
     let request = GcRequest {
         dry: if args.dry_run { Dry::Run } else { Dry::No },
@@ -61,19 +60,6 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     session.screen.show(&Collected { report, is_dry: args.dry_run })
 }
 
-fn in_use(store: &Store, image: &Image) -> Result<ImageUse, windlass_store::StoreError> {
-    let pins = image.pins.iter().map(|pin| Shield::Pinned(pin.source.to_string()));
-    let mounts = store.mounted_at(&image.id)?;
-    let mounts = mounts.iter().map(|at| Shield::InUse(format!("the mount at {}", at.display())));
-    Ok(ImageUse {
-        id: image.id.clone(),
-        size_bytes: image.unpacked_bytes,
-        first_detected: image.first_seen,
-        last_used: image.last_used,
-        shields: pins.chain(mounts).collect(),
-    })
-}
-
 /// The images that go, each with its reason.
 fn choose(
     args: &Args,
@@ -88,24 +74,19 @@ fn choose(
     let clock = Clock { now: Timestamp::now(), watched_for: Duration::MAX };
     if args.all {
         settings.min_age = Duration::ZERO;
-        return Ok(reasons(&under_pressure(uses, &settings, clock), Some("all images were asked to go")));
+        let all = under_pressure(uses, &settings, clock).victims;
+        return Ok(all.into_iter().map(|victim| (victim.id, "all images were asked to go".to_owned())).collect());
     }
     settings.max_age = args.unused_for.unwrap_or(settings.max_age);
-    let by_age = old(uses, &settings, clock, Mode::Windlass);
-    let left: Vec<ImageUse> =
-        uses.iter().filter(|image| by_age.victims.iter().all(|victim| victim.id != image.id)).cloned().collect();
     let disk = store.file_system().map_err(|error| store_failure("cannot collect", &error))?;
-    let disk = Disk {
-        capacity_bytes: disk.capacity_bytes,
-        available_bytes: disk.available_bytes.saturating_add(by_age.victim_bytes()),
-    };
-    let space = for_space(&left, &settings, disk, clock);
-    let space = space.map_err(|error| Failure::new(error.reason(), "cannot collect", chain(&error)))?;
-    if space.missing_bytes() > 0 {
-        let missing = bytes(space.missing_bytes());
+    let disk = Disk { capacity_bytes: disk.capacity_bytes, available_bytes: disk.available_bytes };
+    let chosen = collect::choose(uses, &settings, disk, clock);
+    let chosen = chosen.map_err(|error| Failure::new(error.reason(), "cannot collect", chain(&error)))?;
+    if chosen.missing_bytes > 0 {
+        let missing = bytes(chosen.missing_bytes);
         session.warn(&format!("{missing} more would have to go; the other images are young, pinned or in use"));
     }
-    Ok([reasons(&by_age, None), reasons(&space, None)].concat())
+    Ok(chosen.victims.iter().map(|victim| (victim.id.clone(), victim.why.to_string())).collect())
 }
 
 fn settings(gc: &Collection) -> GcSettings {
@@ -116,11 +97,6 @@ fn settings(gc: &Collection) -> GcSettings {
         min_age: gc.minimum_age,
         max_age: gc.maximum_age,
     }
-}
-
-fn reasons(choice: &Choice, instead: Option<&str>) -> Vec<(Digest, String)> {
-    let why = |victim: &windlass_core::gc::Victim| instead.map_or_else(|| victim.why.to_string(), str::to_owned);
-    choice.victims.iter().map(|victim| (victim.id.clone(), why(victim))).collect()
 }
 
 struct Collected {

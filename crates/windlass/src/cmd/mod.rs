@@ -11,11 +11,13 @@ mod inspect;
 mod load;
 mod many;
 mod mount;
+mod node;
 mod pin;
 mod pull;
 mod rmi;
 mod save;
 mod secret;
+mod status;
 mod tag;
 mod transfer;
 mod unpack;
@@ -35,6 +37,10 @@ pub(crate) enum Command {
     Pull(pull::Args),
     /// Does what the kubelet would do for every container of the pods in manifests.
     Ensure(ensure::Args),
+    /// Serves images to a kubelet and snapshots to containerd, on one socket, until it is told to stop.
+    Node(node::Args),
+    /// Shows what the node daemon does: pulls under way, failures, back-off, disk.
+    Status(status::Args),
     /// Lists the images in the store.
     #[command(alias = "img")]
     Images(images::Args),
@@ -83,6 +89,8 @@ impl Command {
         match self {
             Command::Pull(_)
             | Command::Ensure(_)
+            | Command::Node(_)
+            | Command::Status(_)
             | Command::Gc(_)
             | Command::Fsck(_)
             | Command::Save(_)
@@ -111,6 +119,8 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Demo => demo::run(session),
         Command::Pull(args) => pull::run(&args, session),
         Command::Ensure(args) => ensure::run(&args, session),
+        Command::Node(args) => node::run(&args, session),
+        Command::Status(args) => status::run(&args, session),
         Command::Gc(args) => gc::run(&args, session),
         Command::Fsck(args) => fsck::run(&args, session),
         Command::Save(args) => save::run(&args, session),

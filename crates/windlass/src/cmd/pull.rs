@@ -1,10 +1,14 @@
 //! `windlass pull`: images by reference, whatever is here already.
 
+use std::sync::Arc;
+
 use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use windlass_core::keyring::Mode;
-use windlass_pull::events::Outcome;
-use windlass_pull::{Credentials, PullOptions, PullReport, PullRequest};
+use windlass_core::platform::Platform;
+use windlass_pull::events::{EventSink, Outcome};
+use windlass_pull::{Credentials, Engine, PullOptions, PullReport, PullRequest};
 
 use super::many::worst;
 use crate::failure::Failure;
@@ -12,7 +16,7 @@ use crate::output::Report;
 use crate::output::size::bytes;
 use crate::output::table::Table;
 use crate::session::Session;
-use crate::wire::{self, Whose};
+use crate::wire::{self, Beside, Whose};
 use crate::{interrupt, progress};
 
 /// What a person must know who pulls on a node.
@@ -31,8 +35,13 @@ pub(crate) struct Args {
 
 pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let node = session.load()?.node;
-    let platform = wire::platform(&node)?;
-    let engine = wire::engine(&node, &session.globals, Whose::Person)?;
+    let puller = match Beside::find(&node, Whose::Person, session) {
+        Some(beside) => Puller::Daemon(beside),
+        None => Puller::Here {
+            engine: Box::new(wire::engine(&node, &session.globals, Whose::Person)?),
+            platform: wire::platform(&node)?,
+        },
+    };
     let results = interrupt::to_end(async |cancel| {
         let sink = progress::sink(&session.globals);
         let mut running = JoinSet::new();
@@ -43,22 +52,9 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
             while running.len() < at_once
                 && let Some((at, image)) = waiting.next()
             {
-                let request = PullRequest {
-                    image,
-                    mode: Mode::Windlass,
-                    credentials: Credentials::Sources,
-                    options: PullOptions {
-                        platform: platform.clone(),
-                        cancel: cancel.clone(),
-                        ..PullOptions::default()
-                    },
-                };
-                let (engine, sink) = (engine.clone(), sink.clone());
-                running.spawn(async move {
-                    let what = format!("cannot pull {}", request.image);
-                    let result = engine.pull(request, sink).await;
-                    (at, result.map_err(|error| wire::pull_failure(&what, &error).for_kubelet()))
-                });
+                let (puller, sink, cancel) = (puller.clone(), sink.clone(), cancel.clone());
+                running
+                    .spawn(async move { (at, puller.pull(image, sink, cancel).await.map_err(Failure::for_kubelet)) });
             }
             match running.join_next().await {
                 Some(Ok((at, result))) => results[at] = Some(result),
@@ -69,6 +65,37 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         Ok(results.into_iter().flatten().collect::<Vec<_>>())
     })?;
     end(results, &args.images, session)
+}
+
+/// Who pulls.
+#[derive(Clone)]
+enum Puller {
+    /// This process.
+    Here { engine: Box<Engine>, platform: Option<Platform> },
+    /// The daemon on the store.
+    Daemon(Beside),
+}
+
+impl Puller {
+    async fn pull(
+        &self,
+        image: String,
+        sink: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<PullReport, Failure> {
+        let (engine, platform) = match self {
+            Puller::Daemon(beside) => return beside.pull(&image, &cancel, &*sink).await,
+            Puller::Here { engine, platform } => (engine, platform.clone()),
+        };
+        let what = format!("cannot pull {image}");
+        let request = PullRequest {
+            image,
+            mode: Mode::Windlass,
+            credentials: Credentials::Sources,
+            options: PullOptions { platform, cancel, ..PullOptions::default() },
+        };
+        engine.pull(request, sink).await.map_err(|error| wire::pull_failure(&what, &error))
+    }
 }
 
 fn end(results: Vec<Result<PullReport, Failure>>, images: &[String], session: &Session) -> Result<(), Failure> {

@@ -85,6 +85,15 @@ pub(crate) fn load(named: Option<&Path>, flags: &[FlagValue], environment: Envir
     }
 }
 
+/// Everything whose change may change the configuration: the files, whether they are there or not, and the folder of
+/// the drop-ins.
+pub(crate) fn watched(named: Option<&Path>) -> Vec<PathBuf> {
+    let main = named.map_or_else(default_config, Path::to_owned);
+    let folder = main.with_extension("d");
+    let drop_ins = files(named).unwrap_or_default().into_iter().filter(|file| *file != main);
+    [main.clone(), folder].into_iter().chain(drop_ins).collect()
+}
+
 /// Nothing but defaults.
 pub(crate) fn defaults() -> Loaded {
     let mut sources = Sources::default();

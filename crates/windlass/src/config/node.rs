@@ -2,6 +2,7 @@
 //!
 //! Defaults of limits and waits stand here once, with the reason for each in its own words.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -211,6 +212,68 @@ section! {
     }
 }
 
+section! {
+    /// What `windlass node` serves and does by itself.
+    Daemon at "node." {
+        /// The socket for the kubelet, containerd and the command line, mode 0660. A socket that the service manager
+        /// hands over is used instead.
+        socket: PathBuf = "socket" or super::places::default_socket();
+        /// Where metrics, health and the status page are; empty: nowhere. The page is shown on loopback only,
+        /// elsewhere there are metrics and health.
+        metrics_address: Option<SocketAddr> = "metricsAddress" or Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9470)));
+        /// Images that are always here: pulled at start, looked at again from time to time as under the policy Always,
+        /// and never collected.
+        pinned_images: Vec<String> = "pinnedImages" or Vec::new();
+        /// How often a pinned image's tag is looked up again.
+        pinned_check_every: Duration = "pinnedCheckEvery" or Duration::from_secs(3600);
+        /// How long pulls under way may go on once the daemon is told to stop; then they are cancelled, and what is
+        /// finished stays for the next try.
+        drain_timeout: Duration = "drainTimeout" or Duration::from_secs(20);
+    }
+}
+
+section! {
+    /// The containerd that runs the containers.
+    Containerd at "node.containerd." {
+        /// Its socket, such as `/run/containerd/containerd.sock`. Without one the daemon works alone: images for the
+        /// kubelet, and nothing is handed over.
+        socket: Option<PathBuf> = "socket" or None;
+        /// The namespace of the kubelet's containers.
+        namespace: String = "namespace" or "k8s.io".to_owned();
+        /// The name under which containerd knows this daemon as a snapshotter.
+        snapshotter: String = "snapshotter" or "windlass".to_owned();
+    }
+}
+
+section! {
+    /// How many layers are in transfer at once, whatever the number of pulls.
+    Pulls at "node.pulls." {
+        /// Layers in transfer at once, over all images; each takes some 8 MiB of memory. Without it, three for each
+        /// processor and at least 6. An image that waits goes before one that has a place already.
+        at_once: Option<u64> = "atOnce" or None;
+        /// Of these, from one registry, so that a slow one leaves places for the others; without it, all.
+        per_registry: Option<u64> = "perRegistry" or None;
+    }
+}
+
+section! {
+    /// Collection by the daemon itself, for nodes whose kubelet does not do it.
+    Collect at "node.collect." {
+        /// Whether it is done. Off under a kubelet, which has its own collection.
+        enabled: bool = "enabled" or false;
+        /// Starts above this share of the disk, in percent; `gc.highThresholdPercent` where nothing is said.
+        high_percent: Option<u64> = "highPercent" or None;
+        /// Stops below this share of the disk, in percent; `gc.lowThresholdPercent` where nothing is said.
+        low_percent: Option<u64> = "lowPercent" or None;
+        /// An image younger than this is never collected; `gc.minimumAge` where nothing is said.
+        minimum_age: Option<Duration> = "minimumAge" or None;
+        /// An image unused for longer than this goes whatever the space; `gc.maximumAge` where nothing is said.
+        maximum_age: Option<Duration> = "maximumAge" or None;
+        /// How often it is looked whether something has to go. Kubelet: every five minutes.
+        every: Duration = "every" or Duration::from_secs(300);
+    }
+}
+
 /// The whole of it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
@@ -218,13 +281,18 @@ pub(crate) struct Node {
     pub(crate) log: Log,
     pub(crate) store: Keeping,
     pub(crate) gc: Collection,
+    pub(crate) daemon: Daemon,
+    pub(crate) containerd: Containerd,
+    pub(crate) pulls: Pulls,
+    pub(crate) collect: Collect,
     pub(crate) limits: Limits,
 }
 
 impl Node {
     /// Every key, in the order of the reference page.
     pub(crate) fn keys() -> Vec<Key> {
-        [General::keys(), Log::keys(), Keeping::keys(), Collection::keys(), Limits::keys()].concat()
+        let daemon = [Daemon::keys(), Containerd::keys(), Pulls::keys(), Collect::keys()].concat();
+        [General::keys(), Log::keys(), Keeping::keys(), Collection::keys(), daemon, Limits::keys()].concat()
     }
 
     /// Takes each key from the place that wins.
@@ -234,6 +302,10 @@ impl Node {
             log: Log::resolve(sources),
             store: Keeping::resolve(sources),
             gc: Collection::resolve(sources),
+            daemon: Daemon::resolve(sources),
+            containerd: Containerd::resolve(sources),
+            pulls: Pulls::resolve(sources),
+            collect: Collect::resolve(sources),
             limits: Limits::resolve(sources),
         }
     }

@@ -26,6 +26,13 @@ pub(crate) fn default_config() -> PathBuf {
     }
 }
 
+/// `/run/windlass/windlass.sock`, or below `$XDG_RUNTIME_DIR` for an ordinary user.
+pub(crate) fn default_socket() -> PathBuf {
+    const BELOW_RUN: &str = "windlass/windlass.sock";
+    let given = || std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    if is_root() { None } else { given() }.unwrap_or_else(|| "/run".into()).join(BELOW_RUN)
+}
+
 /// Ours first, then containerd's.
 pub(crate) fn default_hosts_dirs() -> Vec<PathBuf> {
     vec!["/etc/windlass/certs.d".into(), "/etc/containerd/certs.d".into()]

@@ -2,6 +2,7 @@
 //!
 //! Invariants: `sizes_and_durations_read_what_they_print`, `wrong_kinds_say_what_is_wanted`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,23 @@ impl Setting for PathBuf {
 
     fn to_json(&self) -> Json {
         self.to_string_lossy().into_owned().into()
+    }
+}
+
+impl Setting for SocketAddr {
+    const SHAPE: &'static str = "an address and a port, such as 127.0.0.1:9470";
+
+    fn from_tree(tree: &Tree) -> Result<SocketAddr, Fault> {
+        let text = tree.text().ok_or_else(|| wanted::<SocketAddr>(tree))?;
+        SocketAddr::from_text(text).map_err(|message| tree.fault(message))
+    }
+
+    fn from_text(text: &str) -> Result<SocketAddr, String> {
+        text.parse().map_err(|_| format!("wants {}", Self::SHAPE))
+    }
+
+    fn to_json(&self) -> Json {
+        self.to_string().into()
     }
 }
 
@@ -206,6 +224,7 @@ impl<T: Setting> Setting for Option<T> {
     fn from_tree(tree: &Tree) -> Result<Option<T>, Fault> {
         match &tree.value {
             Value::Scalar(Json::Null) => Ok(None),
+            Value::Scalar(Json::String(text)) if text.is_empty() => Ok(None),
             Value::Scalar(_) | Value::List(_) | Value::Map(_) => T::from_tree(tree).map(Some),
         }
     }

@@ -2,14 +2,15 @@
 
 use windlass_core::access;
 use windlass_core::decide::ensure::Verification;
+use windlass_core::keyring::Mode;
 use windlass_core::manifest::DocumentLimits;
 use windlass_core::platform::{Platform, host_platform};
 use windlass_core::reason::Reason;
-use windlass_pull::{Engine, EngineConfig, ImageLimits};
+use windlass_pull::{Engine, EngineConfig, ImageLimits, TransferLimits};
 use windlass_store::{PullRecords, Store};
 
 use super::credentials::{Whose, sources};
-use super::{chain, client, size, store_to_read, store_to_write};
+use super::{chain, client, size, store_of_daemon, store_to_read, store_to_write};
 use crate::args::Globals;
 use crate::config::node::{Limits, Node};
 use crate::config::value::Setting;
@@ -20,15 +21,30 @@ const RECORDS: &str = "image_manager";
 
 /// Store, client and engine, ready to be asked.
 pub(crate) fn engine(node: &Node, globals: &Globals, whose: Whose) -> Result<Engine, Failure> {
-    around(store_to_write(node)?, node, globals, whose)
+    Ok(Engine::new(around(store_to_write(node)?, node, globals, whose)?))
+}
+
+/// The daemon's engine: the node's own credentials, and its bounds on transfers.
+pub(crate) fn engine_of_daemon(node: &Node, globals: &Globals) -> Result<Engine, Failure> {
+    let mut config = around(store_of_daemon(node)?, node, globals, Whose::Node(Mode::Windlass))?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut transfers = TransferLimits::for_cores(cores);
+    if let Some(at_once) = node.pulls.at_once {
+        transfers = TransferLimits { at_once: size(at_once), per_registry: size(at_once) };
+    }
+    if let Some(per_registry) = node.pulls.per_registry {
+        transfers.per_registry = size(per_registry);
+    }
+    config.transfers = Some(transfers);
+    Ok(Engine::new(config))
 }
 
 /// An engine for what leaves the store as it is; where there is none, none is made.
 pub(crate) fn engine_without_store(node: &Node, globals: &Globals, whose: Whose) -> Result<Engine, Failure> {
-    around(store_to_read(node)?, node, globals, whose)
+    Ok(Engine::new(around(store_to_read(node)?, node, globals, whose)?))
 }
 
-fn around(store: Store, node: &Node, globals: &Globals, whose: Whose) -> Result<Engine, Failure> {
+fn around(store: Store, node: &Node, globals: &Globals, whose: Whose) -> Result<EngineConfig, Failure> {
     // A machine without it is treated as the plainest of its kind.
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let host = host_platform(std::env::consts::OS, std::env::consts::ARCH, &cpuinfo);
@@ -42,10 +58,10 @@ fn around(store: Store, node: &Node, globals: &Globals, whose: Whose) -> Result<
     if let Some(root) = &node.general.kubelet_root {
         config.records = PullRecords::new(&root.join(RECORDS));
     }
-    Ok(Engine::new(config))
+    Ok(config)
 }
 
-pub(super) fn document_limits(limits: &Limits) -> DocumentLimits {
+pub(crate) fn document_limits(limits: &Limits) -> DocumentLimits {
     DocumentLimits {
         manifest_bytes: limits.manifest_bytes.0,
         config_bytes: limits.config_bytes.0,

@@ -1,5 +1,6 @@
 //! From configuration to the parts that do the work: store, registry client, engine; and from their errors to ours.
 
+mod beside;
 mod client;
 mod credentials;
 mod engine;
@@ -11,10 +12,11 @@ use windlass_core::reference::ReferenceError;
 use windlass_pull::PullError;
 use windlass_store::StoreError;
 
+pub(crate) use beside::{Beside, manifest};
 pub(crate) use client::client;
 pub(crate) use credentials::Whose;
-pub(crate) use engine::{engine, engine_without_store, platform, verification};
-pub(crate) use store::{store_to_read, store_to_write};
+pub(crate) use engine::{document_limits, engine, engine_of_daemon, engine_without_store, platform, verification};
+pub(crate) use store::{store_of_daemon, store_to_read, store_to_write};
 
 use crate::failure::Failure;
 

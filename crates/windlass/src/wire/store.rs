@@ -1,6 +1,6 @@
 //! The store of this run.
 
-use windlass_store::{Access, KeepLayers, LayerLimits, Reserve, SnapshotFormat, Store, StoreOptions};
+use windlass_store::{Access, Hold, KeepLayers, LayerLimits, Reserve, SnapshotFormat, Store, StoreOptions};
 
 use super::{size, store_failure};
 use crate::config::node::{Limits, Node, Snapshots};
@@ -8,17 +8,23 @@ use crate::failure::Failure;
 
 /// The store, to be looked at only: nothing is created.
 pub(crate) fn store_to_read(node: &Node) -> Result<Store, Failure> {
-    store(node, Access::Read)
+    store(node, Access::Read, Hold::Transaction)
 }
 
 /// The store, to be changed.
 pub(crate) fn store_to_write(node: &Node) -> Result<Store, Failure> {
-    store(node, Access::Write)
+    store(node, Access::Write, Hold::Transaction)
 }
 
-fn store(node: &Node, access: Access) -> Result<Store, Failure> {
+/// The store of a daemon, which makes many small changes, beside commands that want it, too.
+pub(crate) fn store_of_daemon(node: &Node) -> Result<Store, Failure> {
+    store(node, Access::Write, Hold::Burst)
+}
+
+fn store(node: &Node, access: Access, hold: Hold) -> Result<Store, Failure> {
     let mut options = StoreOptions::default();
     options.access = access;
+    options.hold = hold;
     options.keep_layers = if node.store.keep_layers { KeepLayers::Yes } else { KeepLayers::No };
     options.keep_partial_above_bytes = Some(node.store.keep_partial_above.0).filter(|bytes| *bytes > 0);
     options.reserve = Reserve {

@@ -140,10 +140,10 @@ fn conclude(report: EnsureReport, requests: usize, session: &Session) -> Result<
             Some(failure) => container.is_refused && failure.reason == Reason::Unauthorized,
         })
     });
-    let ensured = Ensured(report);
+    let ensured = Ensured((&report).into());
     session.screen.show(&ensured)?;
     session.screen.line("\nWhat happened:")?;
-    for container in &ensured.0.containers {
+    for container in &report.containers {
         session.screen.line(&happened(container))?;
     }
     session.screen.line("")?;
