@@ -5,14 +5,18 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+pub mod authority;
 pub mod containerd;
 mod deadline;
 mod filter;
 mod fs_info;
+mod handing;
 mod image_service;
 mod old_api;
 mod publisher;
+mod reading;
 mod remove;
+mod rounds;
 mod runtime_service;
 mod server;
 mod snapshots_service;

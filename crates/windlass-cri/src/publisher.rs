@@ -1,33 +1,64 @@
 //! Keeps the view in step with the store: after each change of ours before it is answered, and within a quarter of a
-//! second after changes by other hands.
+//! second after changes by other hands. Where containerd runs the containers, it is told first.
 //!
 //! In: the store. Out: the [`ImageView`] and the numbers of [`FsInfo`], both read elsewhere without waiting. Reads of the
 //! store run one after the other on a thread that may block; who asks while one runs shares the next one.
-//! An image that is damaged is not shown: the kubelet then pulls it again, which repairs it.
 //!
-//! Invariants: `changes_by_other_hands_are_seen_within_a_second`, `a_damaged_image_is_not_present`.
+//! Invariants: `changes_by_other_hands_are_seen_within_a_second`, `what_containerd_does_not_know_is_not_shown`.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, watch};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 use windlass_core::digest::Digest;
-use windlass_core::manifest::{DocumentLimits, parse_config};
+use windlass_core::manifest::DocumentLimits;
 use windlass_core::reason;
-use windlass_store::{GcRequest, Image, Name, Stamp, Store, StoreError, Usage};
+use windlass_store::{GcRequest, Stamp, Store, StoreError, Usage};
 
+use crate::containerd::{Handover, HandoverError, Removal};
 use crate::fs_info::{FsInfo, MEASURE_EVERY};
+use crate::handing::{Handing, Task, Told};
+use crate::reading::{self, Read};
+use crate::rounds::Rounds;
 use crate::status;
-use crate::view::{ImageEntry, ImageUser, ImageView, Index};
+use crate::view::{ImageView, Index};
 
 /// How often the store is asked whether it changed.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often it is read although it says it did not: damage to files changes no record.
 const READ_EVERY: Duration = Duration::from_secs(60);
+/// Images of other hands that are handed over at once.
+const HANDED_AT_ONCE: usize = 4;
+
+/// The view and what keeps it.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    store: Store,
+    limits: DocumentLimits,
+    handover: Option<Handover>,
+    view: ImageView,
+    fs: FsInfo,
+    loaded: watch::Sender<Loaded>,
+    reads: Rounds<Result<(), Status>>,
+    handing: Mutex<Handing>,
+    /// Handovers under way, so that many calls for one image share them.
+    tellings: Mutex<HashMap<Digest, Arc<Telling>>>,
+    /// What the last read that is shown began with, and when that was.
+    last: Mutex<Option<(Stamp, Instant)>>,
+    /// The store changed, as somebody knows who changed it.
+    changed: Notify,
+    /// Something may have become free.
+    sweep: Notify,
+}
+
+/// The handovers of one image.
+type Telling = Rounds<Result<(), Status>>;
 
 /// Whether the view says anything yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,39 +69,20 @@ enum Loaded {
     Failed(String),
 }
 
-/// The view and what keeps it.
-#[derive(Debug)]
-pub(crate) struct Publisher {
-    store: Store,
-    limits: DocumentLimits,
-    view: ImageView,
-    fs: FsInfo,
-    loaded: watch::Sender<Loaded>,
-    /// Reads of the store that have begun.
-    begun: AtomicU64,
-    turn: Mutex<Turn>,
-    /// Something may have become free.
-    sweep: Notify,
-}
-
-/// The last read that was shown.
-#[derive(Debug, Default)]
-struct Turn {
-    number: u64,
-    stamp: Option<Stamp>,
-    at: Option<Instant>,
-}
-
 impl Publisher {
-    pub(crate) fn new(store: Store, limits: DocumentLimits) -> Publisher {
+    pub(crate) fn new(store: Store, limits: DocumentLimits, handover: Option<Handover>) -> Publisher {
         Publisher {
             fs: FsInfo::new(&store),
             store,
             limits,
+            handover,
             view: ImageView::default(),
             loaded: watch::Sender::new(Loaded::NotYet),
-            begun: AtomicU64::new(0),
-            turn: Mutex::default(),
+            reads: Rounds::default(),
+            handing: Mutex::default(),
+            tellings: Mutex::default(),
+            last: Mutex::default(),
+            changed: Notify::new(),
             sweep: Notify::new(),
         }
     }
@@ -92,7 +104,7 @@ impl Publisher {
         // The sender lives in `self`, so waiting ends only with an answer.
         let found = loaded.wait_for(|loaded| *loaded != Loaded::NotYet).await.map(|loaded| loaded.clone());
         match found {
-            Ok(Loaded::Failed(text)) => Err(Status::unknown(format!("the image store cannot be read: {text}"))),
+            Ok(Loaded::Failed(text)) => Err(Status::unknown(text)),
             Ok(Loaded::Yes | Loaded::NotYet) | Err(_) => Ok(()),
         }
     }
@@ -101,35 +113,76 @@ impl Publisher {
     ///
     /// # Errors
     /// The store cannot be read; what was shown before stays.
-    pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
-        let before = self.begun.load(Ordering::SeqCst);
-        let mut turn = self.turn.lock().await;
-        if turn.number > before {
-            return Ok(());
-        }
-        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+    pub(crate) async fn refresh(&self) -> Result<(), Status> {
+        self.reads.share(self.read()).await
+    }
+
+    async fn read(&self) -> Result<(), Status> {
         let (store, limits, shown) = (self.store.clone(), self.limits.clone(), self.view.index());
-        let read = blocking(move || read(&store, &limits, &shown)).await;
-        match read {
-            Ok((index, stamp)) => {
-                self.view.show(index);
-                *turn = Turn { number, stamp: Some(stamp), at: Some(Instant::now()) };
-                self.loaded.send_if_modified(|loaded| std::mem::replace(loaded, Loaded::Yes) != Loaded::Yes);
-                Ok(())
+        let began = Instant::now();
+        let read = blocking(move || reading::read(&store, &limits, &shown)).await;
+        let Read { entries, ids, stamp } = read.map_err(|error| {
+            let status = status::store("the image store cannot be read", &error);
+            self.load(Loaded::Failed(status.message().to_owned()));
+            status
+        })?;
+        let shown = match &self.handover {
+            Some(_) => lock(&self.handing).look(&ids, entries),
+            None => entries,
+        };
+        self.view.show(Index::new(shown));
+        *lock(&self.last) = Some((stamp, began));
+        self.load(Loaded::Yes);
+        Ok(())
+    }
+
+    /// Once there is something to show, it stays.
+    fn load(&self, now: Loaded) {
+        self.loaded.send_if_modified(|loaded| {
+            let news = *loaded != Loaded::Yes && *loaded != now;
+            if news {
+                *loaded = now;
+            }
+            news
+        });
+    }
+
+    /// Makes an image known to containerd, then shown.
+    pub(crate) async fn tell(&self, id: &Digest) -> Result<(), Status> {
+        let Some(handover) = &self.handover else { return self.refresh().await };
+        let telling = lock(&self.tellings).entry(id.clone()).or_default().clone();
+        let told = telling.share(self.hand_over(handover, id)).await;
+        drop(telling);
+        lock(&self.tellings).retain(|_, telling| Arc::strong_count(telling) > 1);
+        told
+    }
+
+    async fn hand_over(&self, handover: &Handover, id: &Digest) -> Result<(), Status> {
+        // Names that come after this are news again.
+        let (store, limits, wanted) = (self.store.clone(), self.limits.clone(), id.clone());
+        let entry = blocking(move || reading::one(&store, &limits, &wanted)).await;
+        let entry = entry.map_err(|error| status::store("the image store cannot be read", &error))?;
+        match handover.after_pull(id).await {
+            Ok(_) => {
+                if let Some(entry) = entry {
+                    lock(&self.handing).told(id, Told::of(&entry));
+                }
+                self.refresh().await
             }
             Err(error) => {
-                self.loaded.send_if_modified(|loaded| match loaded {
-                    Loaded::Yes => false,
-                    Loaded::NotYet | Loaded::Failed(_) => {
-                        *loaded = Loaded::Failed(
-                            status::status(tonic::Code::Unknown, reason::chain(&error)).message().to_owned(),
-                        );
-                        true
-                    }
-                });
-                Err(error)
+                lock(&self.handing).failed(id, Instant::now());
+                Err(handover_status("hand the image over to containerd", &error))
             }
         }
+    }
+
+    /// Takes an image away from containerd. While the answer lives, nobody hands it over again.
+    pub(crate) async fn take_back(&self, id: &Digest) -> Result<Option<Removal>, Status> {
+        let Some(handover) = &self.handover else { return Ok(None) };
+        let removal = handover.remove(id).await;
+        let removal = removal.map_err(|error| handover_status("remove the image from containerd", &error))?;
+        lock(&self.handing).taken_back(id);
+        Ok(Some(removal))
     }
 
     /// Says that something may have become free. It is collected soon, by nobody who waits for an answer.
@@ -137,24 +190,32 @@ impl Publisher {
         self.sweep.notify_one();
     }
 
-    /// Follows the store until told to end.
+    /// Follows the store, and containerd where there is one, until told to end.
     pub(crate) async fn run(&self, cancel: &CancellationToken) {
-        tokio::join!(self.follow(cancel), self.measure(cancel), self.collect(cancel));
+        let containerd = async {
+            if let Some(handover) = &self.handover {
+                handover.run(|| self.changed.notify_one(), cancel.clone()).await;
+            }
+        };
+        tokio::join!(self.follow(cancel), self.mend(cancel), self.measure(cancel), self.collect(cancel), containerd);
     }
 
     async fn follow(&self, cancel: &CancellationToken) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = ticks(LOOK_EVERY);
         let mut failing = false;
-        while next(&mut ticks, cancel).await {
-            if !self.is_stale().await {
+        loop {
+            let told = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                () = self.changed.notified() => true,
+                _ = ticks.tick() => false,
+            };
+            if !told && !self.is_stale().await {
                 continue;
             }
             let result = self.refresh().await;
             match &result {
-                Err(error) if !failing => {
-                    tracing::error!(error = %reason::chain(error), "the image store cannot be read")
-                }
+                Err(error) if !failing => tracing::error!(error = error.message(), "images are shown as they were"),
                 Ok(()) if failing => tracing::info!("the image store can be read again"),
                 Ok(()) | Err(_) => {}
             }
@@ -166,13 +227,55 @@ impl Publisher {
     async fn is_stale(&self) -> bool {
         let store = self.store.clone();
         let Ok(stamp) = tokio::task::spawn_blocking(move || store.stamp()).await else { return true };
-        let turn = self.turn.lock().await;
-        turn.stamp != Some(stamp) || turn.at.is_none_or(|at| at.elapsed() >= READ_EVERY)
+        lock(&self.last).as_ref().is_none_or(|(shown, at)| *shown != stamp || at.elapsed() >= READ_EVERY)
+    }
+
+    /// Tells containerd what other hands did to the store.
+    async fn mend(&self, cancel: &CancellationToken) {
+        let mut ticks = ticks(LOOK_EVERY);
+        while self.handover.is_some() && next(&mut ticks, cancel).await {
+            let mut due = lock(&self.handing).due(Instant::now());
+            // A pull tells by itself.
+            due.retain(|(id, _)| !lock(&self.tellings).contains_key(id));
+            // Named, so that the compiler sees that they may run on any thread.
+            let doing: Vec<BoxFuture<'_, ()>> =
+                due.into_iter().map(|(id, task)| self.do_one(id, task).boxed()).collect();
+            let work = stream::iter(doing).buffer_unordered(HANDED_AT_ONCE).collect::<()>();
+            if cancel.run_until_cancelled(work).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn do_one(&self, id: Digest, task: Task) {
+        let done = match task {
+            Task::HandOver => self.tell(&id).await,
+            Task::TakeBack => self.undo(&id).await,
+        };
+        if let Err(error) = done {
+            tracing::warn!(image = %id, ?task, error = error.message(), "containerd was not told");
+        }
+    }
+
+    /// Takes back an image that another hand removed. Should it come again meanwhile, it is handed over again.
+    async fn undo(&self, id: &Digest) -> Result<(), Status> {
+        let (store, wanted) = (self.store.clone(), id.clone());
+        let is_back = blocking(move || Ok(store.find_id(&wanted)?.is_some())).await;
+        if is_back.map_err(|error| status::store("the image store cannot be read", &error))? {
+            return self.refresh().await;
+        }
+        match self.take_back(id).await {
+            Ok(removal) => drop(removal),
+            Err(error) => {
+                lock(&self.handing).failed(id, Instant::now());
+                return Err(error);
+            }
+        }
+        self.refresh().await
     }
 
     async fn measure(&self, cancel: &CancellationToken) {
-        let mut ticks = tokio::time::interval(MEASURE_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = ticks(MEASURE_EVERY);
         while next(&mut ticks, cancel).await {
             let store = self.store.clone();
             match blocking(move || store.usage()).await {
@@ -187,11 +290,7 @@ impl Publisher {
     }
 
     async fn collect(&self, cancel: &CancellationToken) {
-        loop {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = self.sweep.notified() => {}
-            }
+        while cancel.run_until_cancelled(self.sweep.notified()).await.is_some() {
             let store = self.store.clone();
             match blocking(move || store.gc(&GcRequest::sweep())).await {
                 Ok(report) => tracing::debug!(freed_bytes = report.freed_bytes, "collected after a removal"),
@@ -201,13 +300,23 @@ impl Publisher {
     }
 }
 
+fn handover_status(doing: &str, error: &HandoverError) -> Status {
+    status::status(Code::Unknown, format!("failed to {doing}: {}", reason::chain(error)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 /// Waits for the next tick; `false`: it is over.
 async fn next(ticks: &mut tokio::time::Interval, cancel: &CancellationToken) -> bool {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => false,
-        _ = ticks.tick() => true,
-    }
+    cancel.run_until_cancelled(ticks.tick()).await.is_some()
 }
 
 /// Runs work of the store on a thread that may block.
@@ -219,87 +328,4 @@ pub(crate) async fn blocking<T: Send + 'static>(
         // It panicked, which is a bug, or the runtime ends.
         Err(_) => Err(StoreError::Canceled),
     }
-}
-
-/// What the store holds now. What is known from `shown` is not read again.
-fn read(store: &Store, limits: &DocumentLimits, shown: &Index) -> Result<(Index, Stamp), StoreError> {
-    let stamp = store.stamp();
-    let implied = store.implied_names()?;
-    let mut entries = Vec::new();
-    for image in store.images()? {
-        if let Some(damage) = &image.damage {
-            tracing::warn!(image = %image.id, damage, "a damaged image is not shown");
-            continue;
-        }
-        match entry(store, limits, shown, &image, &implied) {
-            Ok(entry) => entries.push(entry),
-            Err(problem) => tracing::warn!(image = %image.id, problem, "an image that cannot be read is not shown"),
-        }
-    }
-    Ok((Index::new(entries), stamp))
-}
-
-fn entry(
-    store: &Store,
-    limits: &DocumentLimits,
-    shown: &Index,
-    image: &Image,
-    implied: &BTreeSet<Name>,
-) -> Result<ImageEntry, String> {
-    let manifest = image.manifests.last().cloned().ok_or("it has no manifest")?;
-    let known = shown.by_id(&image.id).filter(|known| known.manifest == manifest);
-    let (size_bytes, user) = match known {
-        Some(known) => (known.size_bytes, known.user.clone()),
-        None => details(store, limits, image, &manifest)?,
-    };
-    let of_index = |name: &&Name| implied.contains(*name) && is_of_index(image, name);
-    let (more, digests): (Vec<&Name>, Vec<&Name>) = image.repo_digests.iter().partition(of_index);
-    Ok(ImageEntry {
-        id: image.id.clone(),
-        repo_tags: sorted(&image.repo_tags.iter().collect::<Vec<_>>()),
-        repo_digests: sorted(&digests),
-        more_digests: sorted(&more),
-        size_bytes,
-        user,
-        pinned: !image.pins.is_empty(),
-        manifest,
-    })
-}
-
-/// Whether a name is that of a manifest which was reached through an index: the index is what the tag resolved to.
-fn is_of_index(image: &Image, name: &Name) -> bool {
-    let through = |manifest: &Digest, index: &Option<Digest>| {
-        *name == Name::digested(name.repository(), manifest)
-            && index
-                .as_ref()
-                .is_some_and(|index| image.repo_digests.contains(&Name::digested(name.repository(), index)))
-    };
-    image.manifests.iter().any(|(manifest, index)| through(manifest, index))
-}
-
-/// Bytes of all descriptors on the way, and the config's user.
-fn details(
-    store: &Store,
-    limits: &DocumentLimits,
-    image: &Image,
-    (manifest, index): &(Digest, Option<Digest>),
-) -> Result<(u64, ImageUser), String> {
-    let blob = |digest: &Digest, limit| match store.read_blob(digest, limit) {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(format!("blob {digest} is missing")),
-        Err(error) => Err(reason::chain(&error)),
-    };
-    let config = blob(&image.id, limits.config_bytes)?;
-    let mut size_bytes = image.compressed_bytes + config.len() as u64;
-    for document in std::iter::once(manifest).chain(index) {
-        size_bytes += blob(document, limits.manifest_bytes)?.len() as u64;
-    }
-    let config = parse_config(&config, limits).map_err(|error| reason::chain(&error))?;
-    Ok((size_bytes, ImageUser::of_config(&config.run.user)))
-}
-
-fn sorted(names: &[&Name]) -> Vec<String> {
-    let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    names.sort();
-    names
 }

@@ -31,6 +31,7 @@ use windlass_proto::cri::v1::image_service_server::ImageServiceServer;
 use windlass_proto::cri::v1::runtime_service_server::RuntimeServiceServer;
 use windlass_pull::Engine;
 
+use crate::containerd::Handover;
 use crate::image_service::ImageApi;
 use crate::publisher::Publisher;
 use crate::runtime_service::RuntimeApi;
@@ -48,6 +49,8 @@ pub const MESSAGE_MAX_BYTES: usize = 16 << 20;
 pub struct ImageServerParts {
     /// The engine; its store is the one that is shown.
     pub engine: Engine,
+    /// The containerd that runs the containers; `None`: nobody is told.
+    pub handover: Option<Handover>,
     /// Runtime handlers that a pull may name; the empty one always may.
     pub runtime_handlers: BTreeSet<String>,
     /// Bounds on manifests and configs, those of the engine.
@@ -57,7 +60,12 @@ pub struct ImageServerParts {
 impl ImageServerParts {
     /// The defaults around an engine.
     pub fn new(engine: Engine) -> ImageServerParts {
-        ImageServerParts { engine, runtime_handlers: BTreeSet::new(), limits: DocumentLimits::default() }
+        ImageServerParts {
+            engine,
+            handover: None,
+            runtime_handlers: BTreeSet::new(),
+            limits: DocumentLimits::default(),
+        }
     }
 }
 
@@ -80,7 +88,7 @@ pub(crate) struct Inner {
 impl ImageServer {
     /// Makes a server. Nothing is read before [`ImageServer::run`]; calls wait until then.
     pub fn new(parts: ImageServerParts) -> ImageServer {
-        let publisher = Publisher::new(parts.engine.store().clone(), parts.limits.clone());
+        let publisher = Publisher::new(parts.engine.store().clone(), parts.limits.clone(), parts.handover);
         let inner = Inner {
             engine: parts.engine,
             runtime_handlers: parts.runtime_handlers,
@@ -106,7 +114,8 @@ impl ImageServer {
             .layer(from_fn(deadline::enforce))
     }
 
-    /// Follows the store until told to end: reads it first, then after each change by other hands.
+    /// Follows the store, and containerd where there is one, until told to end: reads it first, then after each change by
+    /// other hands.
     pub async fn run(&self, stop: CancellationToken) {
         self.inner.publisher.run(&stop).await;
     }
@@ -116,13 +125,13 @@ impl ImageServer {
         self.inner.publisher.view()
     }
 
-    /// An image was pulled: makes it known to everybody before it is called present. It may be given up at any time.
+    /// An image was pulled: containerd knows it, and the kubelet is shown it, when this returns. It may be given up at
+    /// any time.
     ///
     /// # Errors
-    /// A gRPC status for the caller; the image stays in the store.
-    pub async fn pulled(&self, _image: &Digest) -> Result<(), Status> {
-        let refreshed = self.inner.publisher.refresh().await;
-        refreshed.map_err(|error| crate::status::store("the image store cannot be read", &error))
+    /// A gRPC status for the caller. The image stays in the store; it is handed over again and again, and shown then.
+    pub async fn pulled(&self, image: &Digest) -> Result<(), Status> {
+        self.inner.publisher.tell(image).await
     }
 
     /// Removes an image with all its names, whatever names it and whoever pinned it. A text that names nothing is no

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::http;
 use tonic::transport::{Channel, Endpoint};
@@ -16,6 +17,7 @@ use tonic::{Response, Status};
 use windlass_core::keyring::Credential;
 use windlass_core::platform::Platform;
 use windlass_credentials::CredentialSources;
+use windlass_cri::containerd::Handover;
 use windlass_cri::socket::{self, SocketFile};
 use windlass_cri::{ImageServer, ImageServerParts, unknown_service};
 use windlass_distribution::{Client, ClientConfig};
@@ -51,6 +53,11 @@ impl Node {
         Node::with(client_config(), &[]).await
     }
 
+    /// For registries that speak plain http and would not answer a question for TLS.
+    pub async fn plain_http() -> Node {
+        Node::with(ClientConfig { plain_http_everywhere: true, ..client_config() }, &[]).await
+    }
+
     /// With credentials of the node by registry host: user and password.
     pub async fn with(config: ClientConfig, logins: &[(&str, &str, &str)]) -> Node {
         let dir = tempfile::tempdir().unwrap();
@@ -62,8 +69,22 @@ impl Node {
         let client = Client::new(config).unwrap();
         let platform = Platform::new("linux", "amd64", None);
         let engine = Engine::new(EngineConfig::new(store, client, Arc::new(sources.build()), platform));
+        Node::serve(engine, dir, None).await
+    }
+
+    /// The daemon ends and another one begins with its store.
+    pub async fn again(mut self, handover: Option<Handover>) -> Node {
+        self.stop.cancel();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        let engine = self.engine.clone();
+        drop(self);
+        Node::serve(engine, dir, handover).await
+    }
+
+    async fn serve(engine: Engine, dir: tempfile::TempDir, handover: Option<Handover>) -> Node {
         let mut parts = ImageServerParts::new(engine.clone());
         parts.runtime_handlers.insert("runc".to_owned());
+        parts.handover = handover;
         let server = ImageServer::new(parts);
         let socket = dir.path().join("run/windlass.sock");
         let (listener, file) = socket::bind(&socket).unwrap();
@@ -73,23 +94,7 @@ impl Node {
             let (server, stop) = (server.clone(), stop.clone());
             async move { server.run(stop).await }
         });
-        tokio::spawn({
-            let stop = stop.clone();
-            async move {
-                loop {
-                    let stream = tokio::select! {
-                        () = stop.cancelled() => return,
-                        accepted = listener.accept() => accepted.unwrap().0,
-                    };
-                    let service = TowerToHyperService::new(router.clone());
-                    tokio::spawn(async move {
-                        let http = auto::Builder::new(TokioExecutor::new());
-                        // A client that goes away ends its connection.
-                        drop(http.serve_connection(TokioIo::new(stream), service).await);
-                    });
-                }
-            }
-        });
+        tokio::spawn(accept(listener, router, stop.clone()));
         Node { server, engine, socket, dir, stop, _file: file }
     }
 
@@ -117,6 +122,20 @@ impl Node {
 
     pub fn root(&self) -> &Path {
         self.dir.path()
+    }
+}
+
+async fn accept(listener: UnixListener, router: Router, stop: CancellationToken) {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let (stream, _) = accepted.unwrap();
+        let service = TowerToHyperService::new(router.clone());
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let http = auto::Builder::new(TokioExecutor::new());
+            // A client that goes away ends its connection.
+            let served = http.serve_connection(TokioIo::new(stream), service);
+            drop(stop.run_until_cancelled(served).await);
+        });
     }
 }
 
