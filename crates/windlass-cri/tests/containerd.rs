@@ -176,6 +176,63 @@ fn many_images_are_handed_over_at_once_and_again() {
 }
 
 #[test]
+fn a_handover_that_ends_at_any_point_is_done_again() {
+    use std::time::Duration;
+
+    enclosed("a_handover_that_ends_at_any_point_is_done_again", async |home| {
+        let mut rig = Rig::start(&home).await;
+        let name = rig.registry.place(&stacked("app", 5).bundle(), "app", "1");
+        let id = rig.pull(&name, SnapshotFormat::Auto).await;
+        // Given up by the caller, later and later, until it was not.
+        let mut wait = Duration::ZERO;
+        while tokio::time::timeout(wait, rig.handover.after_pull(&id)).await.is_err() {
+            wait += Duration::from_millis(5);
+            rig.collect();
+        }
+        assert_eq!(rig.run_once(&name, "given-up"), GREETING);
+        // Removed and handed over by many at once; whatever the order was, the last one counts.
+        let doing = (0..12).map(|n| {
+            let (rig, id) = (&rig, &id);
+            async move {
+                match n % 2 {
+                    0 => drop(rig.handover.after_pull(id).await),
+                    _ => drop(rig.handover.remove(id).await.unwrap()),
+                }
+            }
+        });
+        futures_util::future::join_all(doing).await;
+        assert_eq!(rig.handover.after_pull(&id).await.unwrap(), Seen::Yes);
+        assert_eq!(rig.run_once(&name, "contested"), GREETING);
+        // containerd is killed in the middle.
+        for wait in [10, 40, 80] {
+            drop(rig.handover.remove(&id).await.unwrap());
+            let handing = tokio::spawn({
+                let (handover, id) = (rig.handover.clone(), id.clone());
+                async move { handover.after_pull(&id).await }
+            });
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            rig.kill_containerd();
+            if let Err(error) = handing.await.unwrap() {
+                assert!(error.to_string().contains("containerd"), "{error}");
+            }
+            assert!(rig.handover.version().await.is_err());
+            rig.start_containerd();
+            eventually("it is handed over", async || rig.handover.after_pull(&id).await.is_ok()).await;
+            rig.collect();
+            assert_eq!(rig.run_once(&name, &format!("killed-{wait}")), GREETING);
+        }
+        // What nobody finished is forgotten by a look at everything.
+        drop(rig.handover.remove(&id).await.unwrap());
+        rig.store.forget_image(&id).unwrap();
+        rig.handover.check().await.unwrap();
+        eventually("no lease is left", async || rig.ctr(&["leases", "ls", "-q"]).is_empty()).await;
+        rig.collect();
+        assert_eq!((rig.image_names(), rig.snapshots()), (vec![], vec![]));
+        assert_eq!(rig.store.snapshots().list().unwrap(), []);
+    });
+}
+
+#[test]
 fn what_others_change_in_containerd_is_repeated_here() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -47,6 +47,10 @@ impl Handover {
     /// # Errors
     /// What containerd or the store refused to list; what could not be healed is counted and logged.
     pub async fn check(&self) -> Result<Checked, HandoverError> {
+        let left = self.inner.leases.sweep(&self.inner.client).await?;
+        if left > 0 {
+            tracing::info!(leases = left, "handovers that were never finished are forgotten");
+        }
         // The store first: an image that goes meanwhile is looked for once more, under its lock, before it is healed.
         let store = self.inner.store.clone();
         let images = blocking(move || Ok(store.images()?)).await?;

@@ -48,7 +48,7 @@ use windlass_store::{Store, StoreError};
 
 use belongs::Targets;
 use client::Client;
-use lease::Lease;
+use lease::{Lease, Leases};
 use locks::ImageLocks;
 use plan::Plan;
 
@@ -89,6 +89,7 @@ struct Inner {
     client: Client,
     store: Store,
     snapshotter: String,
+    leases: Leases,
     locks: ImageLocks,
     targets: Targets,
 }
@@ -106,8 +107,8 @@ impl Handover {
         }
         let client = Client::new(&config.socket, &config.namespace)?;
         let snapshotter = config.snapshotter.clone();
-        let inner = Inner { client, store, snapshotter, locks: ImageLocks::default(), targets: Targets::default() };
-        Ok(Handover { inner: Arc::new(inner) })
+        let (leases, locks, targets) = (Leases::default(), ImageLocks::default(), Targets::default());
+        Ok(Handover { inner: Arc::new(Inner { client, store, snapshotter, leases, locks, targets }) })
     }
 
     /// containerd's version.
@@ -122,7 +123,7 @@ impl Handover {
     /// Makes an image of the store known to containerd, with all its names and pins as they are now; several images at
     /// once, and one image again and again. When it returns, containers can be created from it.
     ///
-    /// Dropped half-way, it leaves a lease that ends by itself and perhaps records that are right.
+    /// Given up half-way, it leaves nothing that hinders the next, at most records that are right.
     ///
     /// # Errors
     /// [`StoreError::UnknownImage`] and [`StoreError::Damaged`] for what is not here or not whole; whatever containerd
@@ -133,15 +134,15 @@ impl Handover {
         let Some(plan) = self.plan(image).await? else {
             return Err(StoreError::UnknownImage { name: image.to_string() }.into());
         };
-        let lease = Lease::begin(&self.inner.client).await?;
+        let lease = self.inner.leases.begin(&self.inner.client).await?;
         let mut done = self.hand_over(&plan, &lease).await.map(|()| Seen::NotYet);
         drop(alone);
         let handed_over = began.elapsed();
         if done.is_ok() {
             done = runtime::wait(&self.inner.client, &plan).await;
         }
-        // Nobody waits for it: the records keep everything now, and left behind it would end by itself.
-        tokio::spawn(lease.end());
+        // The records keep everything now.
+        drop(lease);
         if let Ok(seen) = &done {
             let layers = plan.chains.len();
             tracing::debug!(%image, layers, ?handed_over, took = ?began.elapsed(), ?seen, "handed to containerd");

@@ -101,11 +101,11 @@ pub(super) fn is_labelled(image: &Image, pinned: bool) -> bool {
     has(MANAGED) && has(PINNED) == pinned
 }
 
-/// Changes nothing about a record, so that everybody who listens looks at it again.
-pub(super) async fn touch(client: &Client, name: &str) -> Result<(), HandoverError> {
+/// Changes nothing about a record, so that everybody who listens looks at it again; whether it was there.
+pub(super) async fn touch(client: &Client, name: &str) -> Result<bool, HandoverError> {
     let labels = [(MANAGED.0.to_owned(), MANAGED.1.to_owned())].into();
     let image = Image { name: name.to_owned(), labels, ..Image::default() };
-    update(client, image, vec![format!("labels.{}", MANAGED.0)]).await.map(drop)
+    update(client, image, vec![format!("labels.{}", MANAGED.0)]).await
 }
 
 /// The record of a name.

@@ -54,8 +54,13 @@ pub(super) async fn wait(client: &Client, plan: &Plan) -> Result<Seen, HandoverE
         }
         if !touched && began.elapsed() >= TOUCH_AFTER {
             touched = true;
+            let mut is_there = false;
             for record in &plan.records {
-                records::touch(client, &record.name).await?;
+                is_there |= records::touch(client, &record.name).await?;
+            }
+            if !is_there {
+                // Removed again by somebody.
+                return Ok(Seen::NotYet);
             }
         }
         tokio::time::sleep(pause).await;
