@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod auth;
-pub mod authority;
 pub mod containerd;
 mod deadline;
 mod filter;
