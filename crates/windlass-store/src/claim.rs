@@ -21,6 +21,7 @@ use crate::error::StoreError;
 use crate::layout::Layout;
 use crate::lock::{Lock, Share, boot_id, open_lock};
 use crate::meta::record::{Form, SnapshotRecord};
+use crate::recover::entries;
 
 const WORKING: &str = "working";
 const NOTE: &str = "note";
@@ -165,12 +166,5 @@ pub(crate) fn find_finished(layout: &Layout, chain: &Digest, left: Left) -> Resu
 
 /// The numbers of all directories in `snapshots/`.
 pub(crate) fn snapshot_numbers(layout: &Layout) -> Result<Vec<u64>, StoreError> {
-    let dir = layout.snapshots();
-    let failed = |source| StoreError::io("read", &dir, source);
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(&dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        numbers.extend(name.to_str().and_then(|name| name.parse::<u64>().ok()));
-    }
-    Ok(numbers)
+    Ok(entries(&layout.snapshots())?.into_iter().filter_map(|(name, _)| name.parse().ok()).collect())
 }

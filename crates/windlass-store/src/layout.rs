@@ -233,11 +233,14 @@ impl Layout {
         make_dir(&self.root)
     }
 
+    /// Makes the directories that are missing: somebody may have tidied up.
+    pub(crate) fn create_directories(&self) -> Result<(), StoreError> {
+        DIRECTORIES.iter().try_for_each(|name| make_dir(&self.root.join(name)))
+    }
+
     /// Makes what is missing. The caller holds the lock.
     pub(crate) fn create(&self) -> Result<(), StoreError> {
-        for name in DIRECTORIES {
-            make_dir(&self.root.join(name))?;
-        }
+        self.create_directories()?;
         write_once(&self.root.join("meta/format"), format!("{FORMAT}\n").as_bytes())?;
         write_once(&self.root.join("oci-layout"), OCI_LAYOUT.as_bytes())?;
         sync_dir(&self.root.join("meta"))?;

@@ -202,11 +202,17 @@ fn remove_file(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Names and paths in a directory; names that are not text are no names of ours and left out.
+/// Names and paths in a directory, none in one that is not there; names that are not text are no names of ours and left
+/// out.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<(String, std::path::PathBuf)>, StoreError> {
     let failed = |source| StoreError::io("read", dir, source);
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed)? {
+    let listed = match fs::read_dir(dir) {
+        Ok(listed) => listed,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(source) => return Err(failed(source)),
+    };
+    for entry in listed {
         let entry = entry.map_err(failed)?;
         if let Ok(name) = entry.file_name().into_string() {
             found.push((name, entry.path()));

@@ -152,6 +152,8 @@ impl Store {
                     layout.examine()?;
                     layout.create()?;
                     drop(meta.prepare(lock, options.hold)?);
+                } else {
+                    layout.create_directories()?;
                 }
                 let recovered = match recover::run(&layout, &meta, options.keep_partial_above_bytes) {
                     // Left for `fsck`, which can open the store then; every look-up says the same.

@@ -412,6 +412,26 @@ fn a_destroyed_database_is_put_aside() {
 }
 
 #[test]
+fn directories_that_went_missing_are_made_again() {
+    for name in ["blobs/sha256", "blobs", "ingest", "snapshots", "stage", "meta/intents", "image_manager/pulled"] {
+        let root = tempfile::tempdir().unwrap();
+        let image = small(NAME);
+        image.pull(&open(root.path())).unwrap();
+        fs::remove_dir_all(root.path().join(name)).unwrap();
+        let mut options = StoreOptions::default();
+        options.access = Access::Read;
+        let verdict = Store::open(root.path(), options).unwrap().fsck(Depth::Full, Repair::No).unwrap().verdict();
+        let is_lost = name.starts_with("blobs") || name == "snapshots";
+        assert_eq!(verdict, if is_lost { Verdict::Damaged } else { Verdict::Clean }, "{name}");
+        let store = open(root.path());
+        assert_ne!(store.fsck(Depth::Full, Repair::Yes).unwrap().verdict(), Verdict::Damaged, "{name}");
+        image.pull(&store).unwrap();
+        assert_eq!(store.fsck(Depth::Full, Repair::No).unwrap().findings, [], "{name}");
+        assert!(present(&store, NAME), "{name}");
+    }
+}
+
+#[test]
 fn a_record_that_does_not_decode_names_its_key() {
     let root = tempfile::tempdir().unwrap();
     let image = small(NAME);
