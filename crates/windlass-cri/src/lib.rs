@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+pub mod authority;
 pub mod containerd;
 mod deadline;
 mod filter;
