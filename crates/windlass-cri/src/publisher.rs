@@ -259,16 +259,17 @@ impl Publisher {
 
     /// Takes back an image that another hand removed. Should it come again meanwhile, it is handed over again.
     async fn undo(&self, id: &Digest) -> Result<(), Status> {
-        let (store, wanted) = (self.store.clone(), id.clone());
-        let is_back = blocking(move || Ok(store.find_id(&wanted)?.is_some())).await;
-        if is_back.map_err(|error| status::store("the image store cannot be read", &error))? {
-            return self.refresh().await;
-        }
-        match self.take_back(id).await {
-            Ok(removal) => drop(removal),
+        let Some(handover) = &self.handover else { return self.refresh().await };
+        match handover.remove_forgotten(id).await {
+            Ok(None) => {}
+            Ok(Some(removal)) => {
+                lock(&self.handing).taken_back(id);
+                drop(removal);
+                self.sweep_soon();
+            }
             Err(error) => {
                 lock(&self.handing).failed(id, Instant::now());
-                return Err(error);
+                return Err(handover_status("remove the image from containerd", &error));
             }
         }
         self.refresh().await

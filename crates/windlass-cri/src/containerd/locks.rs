@@ -15,20 +15,24 @@ pub(super) struct ImageLocks {
 impl ImageLocks {
     /// Waits until nobody else works on the image.
     pub(super) async fn lock(&self, image: &Digest) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            match locks.get(image).and_then(Weak::upgrade) {
-                Some(lock) => lock,
-                None => {
-                    // What nobody holds goes, so that there are never more than are in use.
-                    locks.retain(|_, lock| lock.strong_count() > 0);
-                    let lock = Arc::new(tokio::sync::Mutex::new(()));
-                    locks.insert(image.clone(), Arc::downgrade(&lock));
-                    lock
-                }
-            }
-        };
-        lock.lock_owned().await
+        self.of(image).lock_owned().await
+    }
+
+    /// Only if nobody works on the image.
+    pub(super) fn try_lock(&self, image: &Digest) -> Option<OwnedMutexGuard<()>> {
+        self.of(image).try_lock_owned().ok()
+    }
+
+    fn of(&self, image: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = locks.get(image).and_then(Weak::upgrade) {
+            return lock;
+        }
+        // What nobody holds goes, so that there are never more than are in use.
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::default();
+        locks.insert(image.clone(), Arc::downgrade(&lock));
+        lock
     }
 }
 
@@ -44,6 +48,7 @@ mod tests {
         let other = locks.lock(&second).await;
         let mut waiting = tokio::task::spawn_blocking(|| ()).await.map(|()| Box::pin(locks.lock(&first))).unwrap();
         assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(locks.try_lock(&first).is_none());
         drop(held);
         let held = waiting.await;
         drop((held, other));

@@ -41,8 +41,9 @@ impl Handover {
         }
     }
 
-    /// Forgets an image that no record leads to any more.
+    /// Forgets an image that no record leads to any more. One that we hand over or remove just now is in good hands.
     async fn repeat_removal(&self, image: &Digest, at: Timestamp) -> Result<Mirrored, HandoverError> {
+        let Some(_alone) = self.inner.locks.try_lock(image) else { return Ok(Mirrored::Same) };
         let store = self.inner.store.clone();
         let wanted = image.clone();
         if blocking(move || Ok(store.find_id(&wanted)?)).await?.is_none() {

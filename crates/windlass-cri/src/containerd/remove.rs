@@ -6,7 +6,7 @@ use windlass_core::digest::Digest;
 use windlass_proto::containerd::services::images::v1::Image as Record;
 
 use super::records::{self, Collect};
-use super::{Handover, HandoverError, Inner};
+use super::{Handover, HandoverError, Inner, blocking};
 
 /// An image that containerd has no more. While this lives, nobody hands it over again: hold it until the store has
 /// forgotten the image too.
@@ -26,6 +26,23 @@ impl Handover {
     /// Whatever containerd refuses; then some records may be gone already, and the call may be repeated.
     pub async fn remove(&self, image: &Digest) -> Result<Removal, HandoverError> {
         let alone = self.inner.locks.lock(image).await;
+        self.remove_records(image, alone).await
+    }
+
+    /// The same for an image that the store has forgotten already; `None` if it is there again.
+    ///
+    /// # Errors
+    /// As [`Handover::remove`]; the store cannot be read.
+    pub async fn remove_forgotten(&self, image: &Digest) -> Result<Option<Removal>, HandoverError> {
+        let alone = self.inner.locks.lock(image).await;
+        let (store, wanted) = (self.inner.store.clone(), image.clone());
+        match blocking(move || Ok(store.find_id(&wanted)?)).await? {
+            Some(_) => Ok(None),
+            None => self.remove_records(image, alone).await.map(Some),
+        }
+    }
+
+    async fn remove_records(&self, image: &Digest, alone: OwnedMutexGuard<()>) -> Result<Removal, HandoverError> {
         let client = &self.inner.client;
         let mut names = self.inner.records_of(image, records::list(client).await?).await?;
         // The record by ID goes last: until then the image is one, for others too.
