@@ -15,7 +15,7 @@ use windlass_proto::containerd::services::snapshots::v1::{
     ListSnapshotsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
 };
 
-use super::client::{ANSWER_MAX, Client, LeaseId};
+use super::client::{ANSWER_MAX, Client, LeaseId, extend};
 use super::lease::unique;
 use super::plan::Plan;
 use super::{HandoverError, Inner, blocking};
@@ -104,7 +104,7 @@ pub(super) async fn known(client: &Client, snapshotter: &str) -> Result<Vec<Stri
         let mut answers = client.snapshots().list(client.request(request)).await?.into_inner();
         let mut all = Vec::new();
         while let Some(answer) = answers.message().await? {
-            all.extend(answer.info.into_iter().map(|info| info.name));
+            extend(&mut all, answer.info.into_iter().map(|info| info.name))?;
         }
         Ok(tonic::Response::new(all))
     };

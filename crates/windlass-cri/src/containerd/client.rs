@@ -27,6 +27,9 @@ pub(super) const COLLECTION_MAX: Duration = Duration::from_secs(120);
 /// Longest wait for a connection. A server on a local socket accepts at once, or is not there.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
+/// Most entries of a list that comes in many messages: more than any node has, and some hundred MiB.
+const LISTED_MAX: usize = 500_000;
+
 /// A cheap clone; all clones use one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -132,6 +135,15 @@ impl Client {
             Ok(answer) => Ok(answer.map(Response::into_inner)),
             Err(_) => Err(HandoverError::Timeout { action, seconds: limit.as_secs() }),
         }
+    }
+}
+
+/// Takes in a part of a list, as long as it stays in bounds.
+pub(super) fn extend<T>(all: &mut Vec<T>, part: impl IntoIterator<Item = T>) -> Result<(), Status> {
+    all.extend(part);
+    match all.len() > LISTED_MAX {
+        true => Err(Status::resource_exhausted(format!("a list of more than {LISTED_MAX} entries"))),
+        false => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use windlass_proto::containerd::services::content::v1::{
 };
 
 use super::HandoverError;
-use super::client::{ANSWER_MAX, Client, LeaseId};
+use super::client::{ANSWER_MAX, Client, LeaseId, extend};
 use super::plan::{Blob, Labels, joined};
 
 /// Bytes of a blob in one message; containerd's own client sends 8 MiB at most.
@@ -132,7 +132,7 @@ pub(super) async fn list(client: &Client) -> Result<Vec<Info>, HandoverError> {
         let mut answers = client.content().list(client.request(ListContentRequest::default())).await?.into_inner();
         let mut all = Vec::new();
         while let Some(answer) = answers.message().await? {
-            all.extend(answer.info);
+            extend(&mut all, answer.info)?;
         }
         Ok(tonic::Response::new(all))
     };
