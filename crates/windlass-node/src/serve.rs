@@ -14,6 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
+use windlass_cri::authority::AnyAuthority;
 
 /// How long connections may take to end after the last answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -51,10 +52,11 @@ impl Accept for TcpListener {
 }
 
 impl Accept for UnixListener {
-    type Stream = tokio::net::UnixStream;
+    /// Clients of unix sockets may send their path as the authority, which HTTP/2 servers refuse.
+    type Stream = AnyAuthority<tokio::net::UnixStream>;
 
     async fn accept(&mut self) -> io::Result<Self::Stream> {
-        Ok(UnixListener::accept(self).await?.0)
+        Ok(AnyAuthority::new(UnixListener::accept(self).await?.0))
     }
 }
 
