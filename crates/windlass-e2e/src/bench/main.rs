@@ -4,7 +4,10 @@
 //! with an empty store in a new folder (below `TMPDIR`, so choose the file system there); the programs take turns, so
 //! that a slow minute of the machine hits all of them alike. Quote ratios, never seconds.
 //!
+//! Then many images are pulled at once through the daemon, whose memory and whose answers meanwhile are measured.
+//!
 //! usage: bench WINDLASS [RUNS]
+//!        bench cri-pull SOCKET REFERENCE
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]
 
@@ -12,14 +15,21 @@ mod content;
 mod measure;
 mod peers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use windlass_e2e::cri::ImageService;
+use windlass_e2e::load::{IMAGES, MEMORY_BYTES_MAX, pull_many};
 use windlass_testkit::registry::TestRegistry;
 
 use measure::Cost;
 use peers::Peer;
 
+/// The word that makes this program a client of the CRI, to be measured in the place of one.
+const CRI_PULL: &str = "cri-pull";
+/// Bytes of each of the four layers of each image of those that are pulled at once.
+const MANY_LAYER_BYTES: usize = 8_000_000;
 /// Counted runs of each program and image, unless given.
 const RUNS: usize = 5;
 
@@ -29,6 +39,9 @@ fn main() -> ExitCode {
         println!("usage: bench WINDLASS [RUNS]");
         return ExitCode::from(2);
     };
+    if windlass.as_os_str() == CRI_PULL {
+        return cri_pull(arguments);
+    }
     let runs = arguments.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or(RUNS).max(1);
     let registry = TestRegistry::open();
     let peers: Vec<Peer> = Peer::installed(windlass);
@@ -39,6 +52,7 @@ fn main() -> ExitCode {
         let costs = interleaved(&peers, &registry, &reference, runs);
         print_ratios(name, &peers, &costs);
     }
+    print_many();
     ExitCode::SUCCESS
 }
 
@@ -65,4 +79,40 @@ fn print_ratios(image: &str, peers: &[Peer], costs: &[Vec<Cost>]) {
     for (peer, median) in peers.iter().zip(&medians).skip(1) {
         println!("{image:8} {}", ours.ratio_line(median, peer.name()));
     }
+}
+
+/// `cri-pull SOCKET REFERENCE`.
+fn cri_pull(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> ExitCode {
+    let (Some(socket), Some(reference)) = (arguments.next(), arguments.next()) else { return ExitCode::from(2) };
+    match ImageService::at(Path::new(&socket)).pull(&reference.to_string_lossy()) {
+        Ok(id) => {
+            println!("{id}");
+            ExitCode::SUCCESS
+        }
+        Err(status) => {
+            println!("{status}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Many images at once through the daemon.
+fn print_many() {
+    let outcome = pull_many(MANY_LAYER_BYTES);
+    let at = |share: f64| {
+        let times = &outcome.status_times;
+        let place = (times.len() as f64 * share) as usize;
+        times.get(place.min(times.len().saturating_sub(1))).map_or(0.0, Duration::as_secs_f64) * 1e3
+    };
+    println!(
+        "many     {IMAGES} images at once: {:.2} s, peak {:.0} MB; {} answers about an image meanwhile: \
+         median {:.2} ms, 99th percentile {:.2} ms, longest {:.2} ms",
+        outcome.wall.as_secs_f64(),
+        outcome.peak_bytes as f64 / 1e6,
+        outcome.status_times.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0),
+    );
+    assert!(outcome.peak_bytes < MEMORY_BYTES_MAX, "{} bytes", outcome.peak_bytes);
 }

@@ -1,7 +1,9 @@
 //! The programs that pull, each into an empty store of its own.
 
 use std::path::PathBuf;
+use std::process::Command;
 
+use windlass_e2e::cluster::machine::Machine;
 use windlass_testkit::tools::{Containerd, Sandbox, Tool, is_root};
 
 use crate::measure::{self, Cost};
@@ -13,6 +15,8 @@ const ASKER: &str = "bench";
 pub(crate) enum Peer {
     /// Ours, the program at this path.
     Windlass(PathBuf),
+    /// Ours, the daemon with containerd, asked as a kubelet asks it; handed over to containerd in the end.
+    Node,
     /// containerd, asked through `ctr`.
     Containerd,
     /// podman with overlay storage.
@@ -26,7 +30,7 @@ impl Peer {
     pub(crate) fn installed(windlass: PathBuf) -> Vec<Peer> {
         let mut peers = vec![Peer::Windlass(windlass)];
         if Tool::Containerd.find(ASKER).is_some() && is_root() {
-            peers.push(Peer::Containerd);
+            peers.extend([Peer::Node, Peer::Containerd]);
         }
         if Tool::Podman.find(ASKER).is_some() && is_root() {
             peers.push(Peer::Podman);
@@ -40,6 +44,7 @@ impl Peer {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Peer::Windlass(_) => "windlass",
+            Peer::Node => "windlass node",
             Peer::Containerd => "containerd (ctr)",
             Peer::Podman => "podman",
             Peer::Skopeo => "skopeo (no unpack)",
@@ -54,6 +59,12 @@ impl Peer {
                 let mut command = sandbox.command(program);
                 command.args(["pull", "--plain-http", "-q", "--root"]).arg(sandbox.path("root")).arg(reference);
                 measure::run(command, None)
+            }
+            Peer::Node => {
+                let machine = Machine::start(ASKER).expect("containerd was found");
+                let mut command = Command::new(std::env::current_exe().expect("a program knows itself"));
+                command.arg(crate::CRI_PULL).arg(machine.node_socket()).arg(reference);
+                measure::run(command, Some(machine.node_pid()))
             }
             Peer::Containerd => {
                 let containerd = Containerd::start(ASKER).expect("it was found");

@@ -14,7 +14,6 @@ use super::daemon::Memory;
 use super::enclosure::Enclosure;
 use super::kubelet::Kubelet;
 use super::pods::{Pod, Status};
-use super::runtime::ctr;
 use super::wait::until;
 use super::{Cluster, lock};
 
@@ -35,8 +34,9 @@ impl Cluster {
 
     /// containerd's client with these arguments, in the kubelet's namespace.
     pub fn ctr<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = ctr(&lock(&self.runtime).socket);
-        command.args(["--namespace", "k8s.io"]).args(args);
+        // Inside, where the pipes that it shares with containers are.
+        let mut command = self.enclosure().command("ctr");
+        command.arg("--address").arg(&lock(&self.runtime).socket).args(["--namespace", "k8s.io"]).args(args);
         command
     }
 
@@ -222,6 +222,11 @@ impl Cluster {
     /// The daemon's socket; `None` where containerd serves the images.
     pub fn node_socket(&self) -> Option<PathBuf> {
         self.node.as_ref().map(|node| lock(node).socket.clone())
+    }
+
+    /// containerd's socket, where its own CRI answers.
+    pub fn containerd_socket(&self) -> PathBuf {
+        lock(&self.runtime).socket.clone()
     }
 
     /// The daemon's store.

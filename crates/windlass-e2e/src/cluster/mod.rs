@@ -9,6 +9,7 @@
 //! - [`Cluster`]: start, kubectl, pods and what comes of them, containers seen from outside, death and return.
 //! - [`pods`]: pods and secrets as documents, the answers about them.
 //! - [`cases`]: many promises of one cluster, kept side by side.
+//! - [`machine`]: `windlass node` and containerd without Kubernetes.
 //! - [`daemon`], [`enclosure`], [`wait`]: programs, the namespaces around them, patience with a limit.
 //!
 //! A cluster takes some 20 seconds to start, so a test starts one and tries many things on it.
@@ -19,6 +20,7 @@ mod control;
 pub mod daemon;
 pub mod enclosure;
 mod kubelet;
+pub mod machine;
 pub mod pods;
 pub mod runtime;
 mod subject;

@@ -29,7 +29,7 @@ pub(super) struct Node {
 impl Node {
     /// Where its socket will be.
     pub(super) fn socket_in(folder: &Path) -> PathBuf {
-        folder.join("node/w.sock")
+        folder.join("windlass/w.sock")
     }
 
     /// Starts it with these changes of its configuration; containerd need not run yet. The error says why not.
@@ -39,7 +39,7 @@ impl Node {
         containerd: &Path,
         changes: &Json,
     ) -> Result<Node, String> {
-        let folder = cluster.join("node");
+        let folder = cluster.join("windlass");
         fs::create_dir(&folder).expect("a directory");
         fs::create_dir(folder.join("hosts")).expect("a directory");
         let socket = Node::socket_in(cluster);

@@ -4,6 +4,7 @@
 //! `WINDLASS_CLUSTER_IMAGES=containerd` tries the cases of the first kind with containerd's own image service instead,
 //! which shows whether a failure is ours.
 
+mod beside;
 mod credentials;
 mod deaths;
 mod kinds;
@@ -13,6 +14,7 @@ mod scene;
 use windlass_e2e::cases;
 use windlass_e2e::cluster::cases::{try_all, try_one_by_one};
 
+use beside::*;
 use credentials::*;
 use deaths::*;
 use kinds::*;
@@ -44,6 +46,14 @@ fn pods_of_a_kubelet_run_with_our_images() {
         ],
     );
     if scene.has_daemon() {
+        try_all(
+            &scene,
+            &cases![
+                ctr_and_containerds_cri_see_and_run_what_we_pulled,
+                a_forced_collection_of_containerd_removes_nothing_in_use,
+                what_other_hands_remove_or_tag_is_noticed_within_a_second,
+            ],
+        );
         try_one_by_one(
             &scene,
             &cases![
