@@ -16,8 +16,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::Stream;
+use prost::Message as _;
 use serde_json::value::RawValue;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tracing::Instrument as _;
 use windlass_core::digest::Digest;
 use windlass_core::keyring::Mode;
@@ -34,8 +35,10 @@ use crate::server::ImageServer;
 use crate::status;
 use crate::view::{ImageEntry, ImageUser, Index, Lookup, NAME_MAX_BYTES};
 
-/// Images in one message of a stream, as containerd sends them.
+/// Most images in one message of a stream, as containerd sends them.
 const STREAMED_AT_ONCE: usize = 5000;
+/// Bytes after which a message of a stream is full, far below what a message may have: names may be long and many.
+const STREAMED_BYTES: usize = 4 << 20;
 
 /// The service on the wire.
 #[derive(Debug, Clone)]
@@ -64,6 +67,26 @@ impl ImageApi {
     }
 }
 
+/// Images in messages of bounded size, at least one in each.
+struct InMessages<I> {
+    images: I,
+}
+
+impl<I: Iterator<Item = Arc<ImageEntry>>> Iterator for InMessages<I> {
+    type Item = v1::StreamImagesResponse;
+
+    fn next(&mut self) -> Option<v1::StreamImagesResponse> {
+        let (mut images, mut bytes) = (Vec::new(), 0);
+        while images.len() < STREAMED_AT_ONCE && bytes < STREAMED_BYTES {
+            let Some(image) = self.images.next() else { break };
+            let image = message(&image);
+            bytes += image.encoded_len();
+            images.push(image);
+        }
+        (!images.is_empty()).then_some(v1::StreamImagesResponse { images })
+    }
+}
+
 type Images = Pin<Box<dyn Stream<Item = Result<v1::StreamImagesResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -81,13 +104,8 @@ impl ImageService for ImageApi {
 
     async fn stream_images(&self, request: Request<v1::StreamImagesRequest>) -> Result<Response<Images>, Status> {
         let images = self.listed(request.into_inner().filter).await?;
-        let count = images.len().div_ceil(STREAMED_AT_ONCE);
-        let part = move |number: usize| {
-            let start = number * STREAMED_AT_ONCE;
-            let end = images.len().min(start + STREAMED_AT_ONCE);
-            Ok(v1::StreamImagesResponse { images: images[start..end].iter().map(|image| message(image)).collect() })
-        };
-        Ok(Response::new(Box::pin(futures_util::stream::iter((0..count).map(part)))))
+        let messages = InMessages { images: images.into_iter() };
+        Ok(Response::new(Box::pin(futures_util::stream::iter(messages.map(Ok)))))
     }
 
     async fn image_status(
@@ -166,6 +184,11 @@ impl ImageApi {
         })?;
         inner.outages.over(registry);
         self.server.pulled(&report.id).await?;
+        if self.server.view().index().by_id(&report.id).is_none() {
+            // Somebody removed it meanwhile; the kubelet must not count on it.
+            let text = format!("image {} went away while it was pulled", report.id);
+            return Err(status::status(Code::Unknown, text));
+        }
         Ok(report.id)
     }
 
@@ -224,5 +247,41 @@ fn message(image: &ImageEntry) -> v1::Image {
         username,
         spec: None,
         pinned: image.pinned,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(count: usize, tags: usize) -> Vec<Arc<ImageEntry>> {
+        let entry = |n: usize| {
+            let id = Digest::sha256(&n.to_le_bytes());
+            Arc::new(ImageEntry {
+                manifest: (id.clone(), None),
+                id,
+                repo_tags: (0..tags).map(|tag| format!("registry.example/team/app:{tag:0>100}")).collect(),
+                repo_digests: Vec::new(),
+                more_digests: Vec::new(),
+                size_bytes: 1,
+                user: ImageUser::Unset,
+                pinned: false,
+            })
+        };
+        (0..count).map(entry).collect()
+    }
+
+    #[test]
+    fn a_stream_has_every_image_once() {
+        for (count, tags, messages) in
+            [(0, 1, 0), (1, 1, 1), (STREAMED_AT_ONCE, 1, 1), (STREAMED_AT_ONCE + 1, 1, 2), (100, 1000, 4)]
+        {
+            let images = entries(count, tags);
+            let streamed: Vec<_> = InMessages { images: images.clone().into_iter() }.collect();
+            assert_eq!(streamed.len(), messages, "{count} images with {tags} tags");
+            assert!(streamed.iter().all(|message| message.encoded_len() < crate::MESSAGE_MAX_BYTES / 2));
+            let ids: Vec<_> = streamed.into_iter().flat_map(|message| message.images).map(|image| image.id).collect();
+            assert_eq!(ids, images.iter().map(|image| image.id.to_string()).collect::<Vec<_>>());
+        }
     }
 }

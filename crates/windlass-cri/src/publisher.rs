@@ -6,7 +6,7 @@
 //!
 //! Invariants: `changes_by_other_hands_are_seen_within_a_second`, `what_containerd_does_not_know_is_not_shown`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub(crate) struct Publisher {
     handing: Mutex<Handing>,
     /// Handovers under way, so that many calls for one image share them.
     tellings: Mutex<HashMap<Digest, Arc<Telling>>>,
+    /// Damage that was logged.
+    damaged: Mutex<BTreeMap<Digest, String>>,
     /// What the last read that is shown began with, and when that was.
     last: Mutex<Option<(Stamp, Instant)>>,
     /// The store changed, as somebody knows who changed it.
@@ -81,6 +83,7 @@ impl Publisher {
             reads: Rounds::default(),
             handing: Mutex::default(),
             tellings: Mutex::default(),
+            damaged: Mutex::default(),
             last: Mutex::default(),
             changed: Notify::new(),
             sweep: Notify::new(),
@@ -121,11 +124,12 @@ impl Publisher {
         let (store, limits, shown) = (self.store.clone(), self.limits.clone(), self.view.index());
         let began = Instant::now();
         let read = blocking(move || reading::read(&store, &limits, &shown)).await;
-        let Read { entries, ids, stamp } = read.map_err(|error| {
+        let Read { entries, ids, damaged, stamp } = read.map_err(|error| {
             let status = status::store("the image store cannot be read", &error);
             self.load(Loaded::Failed(status.message().to_owned()));
             status
         })?;
+        self.say_damaged(damaged);
         let shown = match &self.handover {
             Some(_) => lock(&self.handing).look(&ids, entries),
             None => entries,
@@ -134,6 +138,15 @@ impl Publisher {
         *lock(&self.last) = Some((stamp, began));
         self.load(Loaded::Yes);
         Ok(())
+    }
+
+    /// Says what is damaged, once.
+    fn say_damaged(&self, damaged: BTreeMap<Digest, String>) {
+        let mut said = lock(&self.damaged);
+        for (image, damage) in damaged.iter().filter(|(image, damage)| said.get(image) != Some(damage)) {
+            tracing::warn!(%image, damage, "a damaged image is not shown");
+        }
+        *said = damaged;
     }
 
     /// Once there is something to show, it stays.

@@ -4,7 +4,7 @@
 //!
 //! Invariants: `a_damaged_image_is_not_present`, `an_index_is_what_its_name_resolved_to`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_core::digest::Digest;
 use windlass_core::manifest::{DocumentLimits, parse_config};
@@ -20,6 +20,8 @@ pub(crate) struct Read {
     pub(crate) entries: Vec<ImageEntry>,
     /// All that have a record, damaged ones too.
     pub(crate) ids: BTreeSet<Digest>,
+    /// What is wrong with those that are damaged.
+    pub(crate) damaged: BTreeMap<Digest, String>,
     /// The state that was read, or one before it.
     pub(crate) stamp: Stamp,
 }
@@ -28,7 +30,7 @@ pub(crate) struct Read {
 pub(crate) fn read(store: &Store, limits: &DocumentLimits, shown: &Index) -> Result<Read, StoreError> {
     let stamp = store.stamp();
     let implied = store.implied_names()?;
-    let (mut entries, mut ids) = (Vec::new(), BTreeSet::new());
+    let (mut entries, mut ids, mut damaged) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
     for image in store.images()? {
         ids.insert(image.id.clone());
         let entry = match &image.damage {
@@ -37,10 +39,10 @@ pub(crate) fn read(store: &Store, limits: &DocumentLimits, shown: &Index) -> Res
         };
         match entry {
             Ok(entry) => entries.push(entry),
-            Err(damage) => tracing::warn!(image = %image.id, damage, "a damaged image is not shown"),
+            Err(damage) => drop(damaged.insert(image.id, damage)),
         }
     }
-    Ok(Read { entries, ids, stamp })
+    Ok(Read { entries, ids, damaged, stamp })
 }
 
 /// One image, if it is here and whole.

@@ -398,3 +398,61 @@ async fn layers_of_an_image_that_goes_are_not_taken_from_others() {
     assert_eq!(node.engine.store().find(&names[1]).unwrap().unwrap().damage, None);
     assert_eq!(client.list().await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_cannot_be_read_is_no_empty_store() {
+    let registry = TestRegistry::open();
+    let reference = registry.place(&small("one").bundle(), "app", "1");
+    let node = Node::start().await;
+    node.client().await.pull(&reference).await.unwrap();
+    let database = node.root().join("store/meta/store.redb");
+    let aside = node.root().join("aside");
+    std::fs::rename(&database, &aside).unwrap();
+    std::fs::write(&database, vec![b'x'; 1 << 20]).unwrap();
+    // A daemon that knows the images goes on with them.
+    assert!(node.client().await.status(&reference).await.is_some());
+
+    let node = node.again(None).await;
+    let mut client = node.client().await;
+    let error = client.try_status(&reference).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unknown);
+    assert!(error.message().contains("cannot be read"), "{}", error.message());
+    assert!(client.0.list_images(v1::ListImagesRequest { filter: None }).await.is_err());
+    assert!(client.pull(&reference).await.is_err());
+    std::fs::rename(&aside, &database).unwrap();
+    eventually("the images are back", || {
+        let (mut client, reference) = (client.clone(), reference.clone());
+        async move { client.try_status(&reference).await.is_ok_and(|image| image.is_some()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_and_removals_of_one_image_at_once_end_with_an_answer_each() {
+    let registry = TestRegistry::open();
+    let reference = registry.place(&small("one").bundle(), "app", "1");
+    let node = Node::start().await;
+    let client = node.client().await;
+    let calls: Vec<_> = (0..40)
+        .map(|n| {
+            let (mut client, reference) = (client.clone(), reference.clone());
+            tokio::spawn(async move {
+                match n % 4 {
+                    0 => client.remove(&reference).await.unwrap(),
+                    // It may be told that the image went away; never anything else.
+                    _ => drop(client.pull(&reference).await.map_err(|error| {
+                        assert!(error.message().contains("went away"), "{}", error.message());
+                    })),
+                }
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+    let mut client = client;
+    client.pull(&reference).await.unwrap();
+    let image = client.status(&reference).await.unwrap();
+    assert_eq!(client.list().await, [image]);
+    assert_eq!(node.engine.store().find(&reference).unwrap().unwrap().damage, None);
+}
