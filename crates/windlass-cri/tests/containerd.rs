@@ -138,6 +138,12 @@ fn containerd_unpacks_what_we_do_not_hold_and_adopts_what_we_do() {
             assert!(!asked.iter().any(|line| line.contains(layer.blob.digest.hex())), "{asked:#?}");
         }
         assert_eq!(rig.run_once(&pulled, "ours"), GREETING);
+        // What both of us know is one image, and goes with all that its own pull left.
+        assert_eq!(rig.handover.after_pull(ours.id()).await.unwrap(), Seen::Yes);
+        let of_ours = |blobs: &[String]| blobs.contains(&ours.id().to_string());
+        assert!(of_ours(&rig.names(&["content", "ls"])));
+        assert_eq!(rig.handover.remove(ours.id()).await.unwrap().records, 3);
+        assert!(!of_ours(&rig.names(&["content", "ls"])));
 
         // An image of ours on layers that containerd has by its own names.
         let (name, _) = rig.deliver(&stacked("theirs", 5).bundle(), "taller", SnapshotFormat::Auto).await;

@@ -22,13 +22,16 @@ use super::records;
 const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(160));
 /// After this long its events may have been lost: the records are touched once.
 const TOUCH_AFTER: Duration = Duration::from_secs(2);
+/// After this long its ID is enough: that is what containers are created from, and a name may be one that this version
+/// of containerd cannot read.
+const NAMES_UNTIL: Duration = Duration::from_secs(4);
 /// After this long the pull counts as done all the same; the periodic check goes on with it.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(8);
 
 /// What the CRI plugin knows of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// It shows the image under all its names.
+    /// It shows the image, under all its names that it can read.
     Yes,
     /// Not yet, after some seconds.
     NotYet,
@@ -43,7 +46,7 @@ pub(super) async fn wait(client: &Client, plan: &Plan) -> Result<Seen, HandoverE
     let (mut pause, mut touched) = (POLL.0, false);
     loop {
         match image_status(client, plan.id.as_str()).await {
-            Ok(Some(image)) if shows(&image, &names) => return Ok(Seen::Yes),
+            Ok(Some(image)) if shows(&image, &names) || began.elapsed() >= NAMES_UNTIL => return Ok(Seen::Yes),
             Ok(_) => {}
             Err(status) if status.code() == Code::Unimplemented => return Ok(Seen::NoPlugin),
             Err(status) => tracing::debug!(error = %status.message(), "the CRI of containerd did not answer"),
