@@ -172,6 +172,9 @@ reasons! {
     /// The node daemon that was asked does not answer, or went away.
     DaemonUnavailable: "daemon-unavailable", "ErrImagePull", Later, 3,
         "start `windlass node`, or wait until it is back; `systemctl status windlass-node` says why it is not";
+    /// The container runtime behind the node does not answer, or refuses.
+    RuntimeUnavailable: "runtime-unavailable", "ErrImagePull", Later, 1,
+        "check that containerd runs and that the configured socket is its own";
     /// A bug in windlass.
     Internal: "internal", "ErrImagePull", Later, 1,
         "please report this";

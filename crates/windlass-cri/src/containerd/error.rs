@@ -92,7 +92,7 @@ impl HandoverError {
             HandoverError::Name { .. } => Reason::InvalidConfig,
             HandoverError::Timeout { .. } => Reason::Timeout,
             HandoverError::Unreachable { .. } | HandoverError::Refused { .. } | HandoverError::Restless { .. } => {
-                Reason::IoError
+                Reason::RuntimeUnavailable
             }
             HandoverError::NotHeld { .. } | HandoverError::Internal(_) => Reason::Internal,
             HandoverError::Document { source, .. } => source.reason(),
