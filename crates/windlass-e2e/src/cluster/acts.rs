@@ -16,6 +16,7 @@ use super::kubelet::Kubelet;
 use super::pods::{Pod, Status};
 use super::wait::until;
 use super::{Cluster, lock};
+use crate::world::Snapshots;
 
 /// Longest wait for what the API server and its controllers do by themselves.
 const CONTROL_LIMIT: Duration = Duration::from_secs(60);
@@ -193,9 +194,9 @@ impl Cluster {
         lock(self.node()).kill();
     }
 
-    /// Starts `windlass node` again.
-    pub fn start_node_again(&self) {
-        lock(self.node()).start_again(self.enclosure());
+    /// Starts `windlass node` again; it keeps new layers as this.
+    pub fn start_node_again(&self, snapshots: Snapshots) {
+        lock(self.node()).start_again(self.enclosure(), snapshots);
     }
 
     /// Ends containerd as a crash does and starts it again; containers go on meanwhile.

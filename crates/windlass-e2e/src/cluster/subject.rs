@@ -11,7 +11,7 @@ use windlass_testkit::tools::free_port;
 use super::control::running_until;
 use super::daemon::Daemon;
 use super::enclosure::Enclosure;
-use crate::world::subject;
+use crate::world::{Snapshots, subject};
 
 /// Longest wait for its socket.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -61,14 +61,15 @@ impl Node {
             "node": node,
         });
         fs::write(folder.join("windlass.yaml"), configuration.to_string()).expect("a file");
-        let daemon = Node::spawn(enclosure, &folder);
+        let daemon = Node::spawn(enclosure, &folder, Snapshots::Default);
         let mut node = Node { daemon, folder, socket, address };
         node.wait()?;
         Ok(node)
     }
 
-    fn spawn(enclosure: &Enclosure, folder: &Path) -> Daemon {
+    fn spawn(enclosure: &Enclosure, folder: &Path, snapshots: Snapshots) -> Daemon {
         let mut command = enclosure.command(subject());
+        snapshots.tell(&mut command);
         command.args(["node", "--config"]).arg(folder.join("windlass.yaml"));
         Daemon::start("windlass-node", command, folder.parent().expect("the cluster's folder"))
     }
@@ -89,9 +90,9 @@ impl Node {
         self.daemon.end(Signal::KILL);
     }
 
-    /// Starts it again after its end.
-    pub(super) fn start_again(&mut self, enclosure: &Enclosure) {
-        self.daemon = Node::spawn(enclosure, &self.folder);
+    /// Starts it again after its end; it keeps new layers as this.
+    pub(super) fn start_again(&mut self, enclosure: &Enclosure, snapshots: Snapshots) {
+        self.daemon = Node::spawn(enclosure, &self.folder, snapshots);
         self.wait().unwrap_or_else(|why| panic!("windlass node does not start again: {why}"));
     }
 }

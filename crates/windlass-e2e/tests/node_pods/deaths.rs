@@ -1,9 +1,14 @@
 //! The daemon and containerd die and come back; what runs goes on.
 
+use std::fs;
+
+use serde_json::json;
 use windlass_e2e::cluster::POD_LIMIT;
 use windlass_e2e::cluster::pods::{Pod, Status};
+use windlass_e2e::world::Snapshots;
+use windlass_testkit::images::{Entry, Image, Layer};
 
-use crate::scene::{MARKER, Scene, image};
+use crate::scene::{MARKER, Scene, base, image};
 
 pub(crate) fn pods_keep_running_while_the_daemon_is_dead_and_new_ones_start_after(scene: &Scene) {
     let known = scene.place("daemon-dies", &image("known").bundle());
@@ -20,7 +25,7 @@ pub(crate) fn pods_keep_running_while_the_daemon_is_dead_and_new_ones_start_afte
     }
     assert_eq!(scene.cluster.container_pid(&before), pid, "the container goes on");
     assert_eq!(scene.cluster.read_in(&before, MARKER), b"known", "its files are there");
-    scene.cluster.start_node_again();
+    scene.cluster.start_node_again(Snapshots::Default);
     for (pod, marker) in [(&waiting, "next"), (&local, "known")] {
         let status = scene.cluster.wait_for(pod, "running", POD_LIMIT, Status::is_running);
         assert_eq!(scene.cluster.read_in(&status, MARKER), marker.as_bytes());
@@ -39,6 +44,38 @@ pub(crate) fn pods_and_images_outlive_a_crash_of_containerd(scene: &Scene) {
     let status = scene.cluster.run_pod(&local);
     assert_eq!(scene.cluster.read_in(&status, MARKER), b"outlives");
     goes_on(scene, &running, &before, pid);
+}
+
+pub(crate) fn layers_of_both_forms_make_one_root(scene: &Scene) {
+    if Snapshots::possible(&std::env::temp_dir(), "layers_of_both_forms_make_one_root").len() < 2 {
+        return;
+    }
+    let forms = [(Snapshots::ImageFiles, "lower"), (Snapshots::Directories, "upper")];
+    let lowest = Layer::new([Entry::file("lowest", "lowest"), Entry::dir("both"), Entry::file("both/lowest", "")]);
+    let mut image = Image::build().layer(base()).layer(lowest).config(json!({ "Entrypoint": ["/app"] }));
+    scene.cluster.namespace("both-forms");
+    let mut names = vec!["lowest".to_owned()];
+    // Each time one more layer, in the other form, above those that are here.
+    for (snapshots, name) in forms.into_iter().chain([(Snapshots::ImageFiles, "top")]) {
+        image = image.layer(Layer::new([Entry::file(format!("both/{name}"), name), Entry::whiteout("lowest")]));
+        scene.cluster.kill_node();
+        scene.cluster.start_node_again(snapshots);
+        let reference = scene.open.place(&image.clone().finish().bundle(), "both-forms", name);
+        let status = scene.cluster.run_pod(&Pod::new("both-forms", name, &reference));
+        names.push(name.to_owned());
+        names.sort();
+        assert_eq!(scene.cluster.names_in(&status, "/both"), names);
+        assert_eq!(scene.cluster.read_in(&status, &format!("/both/{name}")), name.as_bytes());
+        assert!(!scene.cluster.names_in(&status, "/").contains(&"lowest".to_owned()), "a whiteout hides it");
+        scene.cluster.write_in(&status, "/both/written", b"above all layers");
+    }
+    for form in ["fs", "image"] {
+        let layers = fs::read_dir(scene.cluster.store().join("snapshots")).expect("the store");
+        let count = layers.filter(|layer| layer.as_ref().is_ok_and(|layer| layer.path().join(form).exists())).count();
+        assert!(count > 0, "no layer is kept as {form}");
+    }
+    scene.cluster.kill_node();
+    scene.cluster.start_node_again(Snapshots::Default);
 }
 
 /// The same container, never started again.

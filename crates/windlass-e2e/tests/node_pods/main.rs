@@ -59,6 +59,7 @@ fn pods_of_a_kubelet_run_with_our_images() {
             &cases![
                 pods_keep_running_while_the_daemon_is_dead_and_new_ones_start_after,
                 pods_and_images_outlive_a_crash_of_containerd,
+                layers_of_both_forms_make_one_root,
             ],
         );
     }
