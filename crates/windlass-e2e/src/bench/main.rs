@@ -7,7 +7,8 @@
 //! Then many images are pulled at once through the daemon, whose memory and whose answers meanwhile are measured.
 //!
 //! usage: bench WINDLASS [RUNS]
-//!        bench cri-pull SOCKET REFERENCE
+//!        bench many                         only that last part
+//!        bench cri-pull SOCKET REFERENCE    a client to be measured
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the figures are this program's output")]
 
@@ -28,6 +29,8 @@ use peers::Peer;
 
 /// The word that makes this program a client of the CRI, to be measured in the place of one.
 const CRI_PULL: &str = "cri-pull";
+/// The word that asks for the last part only.
+const MANY: &str = "many";
 /// Bytes of each of the four layers of each image of those that are pulled at once.
 const MANY_LAYER_BYTES: usize = 8_000_000;
 /// Counted runs of each program and image, unless given.
@@ -41,6 +44,10 @@ fn main() -> ExitCode {
     };
     if windlass.as_os_str() == CRI_PULL {
         return cri_pull(arguments);
+    }
+    if windlass.as_os_str() == MANY {
+        print_many();
+        return ExitCode::SUCCESS;
     }
     let runs = arguments.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or(RUNS).max(1);
     let registry = TestRegistry::open();

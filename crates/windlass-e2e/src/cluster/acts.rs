@@ -213,6 +213,7 @@ impl Cluster {
             user: &self.control.node,
             runtime: &runtime,
             images: images.as_deref(),
+            sandbox_image: self.options.sandbox_image(),
             changes: &self.options.kubelet,
         };
         let mut running = lock(&self.kubelet);

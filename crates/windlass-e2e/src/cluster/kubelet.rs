@@ -8,7 +8,6 @@ use windlass_testkit::tools::free_port;
 
 use super::daemon::Daemon;
 use super::enclosure::Enclosure;
-use super::runtime::SANDBOX_IMAGE;
 
 /// What a kubelet needs to know.
 #[derive(Debug)]
@@ -21,6 +20,8 @@ pub(super) struct Kubelet<'c> {
     pub(super) runtime: &'c Path,
     /// Its image service, where that is another.
     pub(super) images: Option<&'c Path>,
+    /// The image of sandboxes.
+    pub(super) sandbox_image: &'c str,
     /// Keys of its configuration that a test wants to be otherwise.
     pub(super) changes: &'c Json,
 }
@@ -38,7 +39,7 @@ impl Kubelet<'_> {
             command.arg(format!("--image-service-endpoint=unix://{}", images.display()));
         }
         // This image it does not collect; sandboxes do not count as its users.
-        command.arg(format!("--pod-infra-container-image={SANDBOX_IMAGE}"));
+        command.arg(format!("--pod-infra-container-image={}", self.sandbox_image));
         command.arg(format!("--hostname-override={}", super::NODE)).arg("--v=2");
         Daemon::start("kubelet", command, self.folder)
     }

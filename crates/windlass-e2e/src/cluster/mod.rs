@@ -39,7 +39,7 @@ use control::{Control, running_until};
 use daemon::Daemon;
 use enclosure::{Enclosure, find};
 use kubelet::Kubelet;
-use runtime::Runtime;
+use runtime::{IMPORTED_SANDBOX_IMAGE, Runtime};
 use subject::Node;
 
 /// The node's name.
@@ -71,6 +71,8 @@ pub struct Options {
     pub images: Images,
     /// Keys of the kubelet's configuration file that are to be otherwise.
     pub kubelet: Json,
+    /// The sandboxes' image, which the daemon pulls at its start and pins; `None`: containerd imports one from an archive.
+    pub sandbox: Option<String>,
     /// Keys of the section `node` of the daemon's configuration that are to be otherwise.
     pub node: Json,
 }
@@ -78,7 +80,11 @@ pub struct Options {
 impl Options {
     /// Images from these, everything else as usual.
     pub fn new(images: Images) -> Options {
-        Options { images, kubelet: json!({}), node: json!({}) }
+        Options { images, sandbox: None, kubelet: json!({}), node: json!({}) }
+    }
+
+    fn sandbox_image(&self) -> &str {
+        self.sandbox.as_deref().unwrap_or(IMPORTED_SANDBOX_IMAGE)
     }
 }
 
@@ -143,6 +149,7 @@ impl Cluster {
             user: &control.node,
             runtime: &runtime.socket,
             images: node.as_ref().map(|node| node.socket.as_path()),
+            sandbox_image: options.sandbox_image(),
             changes: &options.kubelet,
         };
         let kubelet = kubelet.start(&enclosure);
@@ -181,10 +188,14 @@ fn node_and_runtime(
 ) -> Result<(Option<Node>, Runtime), String> {
     let node = match options.images {
         Images::Containerd => None,
-        Images::Windlass => Some(Node::start(enclosure, folder, &Runtime::socket_in(folder), &options.node)?),
+        Images::Windlass => Some(Node::start(enclosure, folder, &Runtime::socket_in(folder), options)?),
     };
-    let runtime = Runtime::start(enclosure, folder, node.as_ref().map(|node| node.socket.as_path()))?;
-    runtime.import_sandbox_image();
+    let snapshotter = node.as_ref().map(|node| node.socket.as_path());
+    let runtime = Runtime::start(enclosure, folder, snapshotter, options.sandbox_image())?;
+    match &options.sandbox {
+        Some(image) => runtime.wait_for_image(image)?,
+        None => runtime.import_sandbox_image(),
+    }
     Ok((node, runtime))
 }
 

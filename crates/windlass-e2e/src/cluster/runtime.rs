@@ -12,11 +12,13 @@ use windlass_testkit::tools::run;
 use super::control::running_until;
 use super::daemon::Daemon;
 use super::enclosure::Enclosure;
+use super::wait::until;
+use crate::cri::ImageService;
 
 /// Longest wait for containerd.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// The sandboxes' image, which no registry has.
-pub const SANDBOX_IMAGE: &str = "registry.local/pause:3.2";
+/// The sandboxes' image where it comes from an archive; no registry has it.
+pub(super) const IMPORTED_SANDBOX_IMAGE: &str = "registry.local/pause:3.2";
 /// containerd's directory of a container that runs, by its ID.
 const TASKS: &str = "state/io.containerd.runtime.v2.task/k8s.io";
 
@@ -37,7 +39,12 @@ impl Runtime {
 
     /// Starts containerd, which takes its snapshots from `snapshotter` where there is one, a socket. The error says
     /// why it did not start.
-    pub(super) fn start(enclosure: &Enclosure, folder: &Path, snapshotter: Option<&Path>) -> Result<Runtime, String> {
+    pub(super) fn start(
+        enclosure: &Enclosure,
+        folder: &Path,
+        snapshotter: Option<&Path>,
+        sandbox_image: &str,
+    ) -> Result<Runtime, String> {
         let socket = Runtime::socket_in(folder);
         let folder = folder.join("containerd");
         fs::create_dir_all(folder.join("cni")).expect("a directory");
@@ -45,7 +52,7 @@ impl Runtime {
             // containerd 1.6 asks the file system of this directory for the capacity of containers' root directories.
             fs::create_dir_all(folder.join("root/io.containerd.snapshotter.v1.windlass")).expect("a directory");
         }
-        fs::write(folder.join("config.toml"), config(&folder, snapshotter)).expect("a file");
+        fs::write(folder.join("config.toml"), config(&folder, snapshotter, sandbox_image)).expect("a file");
         // Pods of tests use the machine's network; the kubelet only wants to see that there is some network.
         let network = r#"{"cniVersion":"0.4.0","name":"lo","plugins":[{"type":"loopback"}]}"#;
         fs::write(folder.join("cni/10-lo.conflist"), network).expect("a file");
@@ -79,10 +86,17 @@ impl Runtime {
         self.wait().unwrap_or_else(|why| panic!("containerd does not start again: {why}"));
     }
 
+    /// Waits until its CRI knows an image that another hand gives it.
+    pub(super) fn wait_for_image(&self, image: &str) -> Result<(), String> {
+        let service = ImageService::at(&self.socket);
+        let known = until(START_LIMIT, || service.status(image).ok().flatten());
+        known.map(drop).ok_or_else(|| format!("containerd is not given {image}"))
+    }
+
     /// Gives it the sandboxes' image from an archive.
     pub(super) fn import_sandbox_image(&self) {
         let archive = self.folder.join("pause.tar");
-        sandbox_image().write_docker_archive(&archive, SANDBOX_IMAGE);
+        sandbox_image().write_docker_archive(&archive, IMPORTED_SANDBOX_IMAGE);
         let mut command = ctr(&self.socket);
         command.args(["-n", "k8s.io", "images", "import"]);
         if let Some(snapshotter) = self.snapshotter {
@@ -106,13 +120,13 @@ pub(super) fn ctr(socket: &Path) -> Command {
 }
 
 /// A program that waits, and nothing else.
-pub(super) fn sandbox_image() -> Image {
+pub fn sandbox_image() -> Image {
     let pause = Entry::file("pause", program("", Then::Stays)).mode(0o755);
     let config = serde_json::json!({ "Entrypoint": ["/pause"], "User": "65535:65535" });
     Image::build().layer(Layer::new([pause])).config(config).finish()
 }
 
-fn config(folder: &Path, snapshotter: Option<&Path>) -> String {
+fn config(folder: &Path, snapshotter: Option<&Path>, sandbox_image: &str) -> String {
     let folder = folder.display();
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
     let mut text = format!(
@@ -122,7 +136,7 @@ state = "{folder}/state"
 [grpc]
 address = "{folder}/c.sock"
 [{cri}]
-sandbox_image = "{SANDBOX_IMAGE}"
+sandbox_image = "{sandbox_image}"
 disable_tcp_service = true
 # Some machines do not let root lower what the kernel's out-of-memory killer counts.
 restrict_oom_score_adj = true

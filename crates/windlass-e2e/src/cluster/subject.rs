@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use windlass_testkit::tools::free_port;
 
+use super::Options;
 use super::control::running_until;
 use super::daemon::Daemon;
 use super::enclosure::Enclosure;
@@ -32,12 +33,12 @@ impl Node {
         folder.join("windlass/w.sock")
     }
 
-    /// Starts it with these changes of its configuration; containerd need not run yet. The error says why not.
+    /// Starts it; containerd need not run yet. The error says why not.
     pub(super) fn start(
         enclosure: &Enclosure,
         cluster: &Path,
         containerd: &Path,
-        changes: &Json,
+        options: &Options,
     ) -> Result<Node, String> {
         let folder = cluster.join("windlass");
         fs::create_dir(&folder).expect("a directory");
@@ -48,8 +49,9 @@ impl Node {
             "socket": socket,
             "metricsAddress": address,
             "containerd": { "socket": containerd },
+            "pinnedImages": options.sandbox.as_slice(),
         });
-        if let (Some(all), Some(changes)) = (node.as_object_mut(), changes.as_object()) {
+        if let (Some(all), Some(changes)) = (node.as_object_mut(), options.node.as_object()) {
             all.extend(changes.clone());
         }
         let configuration = json!({

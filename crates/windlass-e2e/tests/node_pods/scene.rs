@@ -2,6 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use windlass_e2e::cluster::pods::{Pod, pull_secret};
+use windlass_e2e::cluster::runtime::sandbox_image;
 use windlass_e2e::cluster::{Cluster, Images, Options};
 use windlass_registry::access::Action;
 use windlass_registry::log::AccessRecord;
@@ -33,9 +34,14 @@ impl Scene {
             Ok("containerd") => Images::Containerd,
             _ => Images::Windlass,
         };
-        let cluster = Cluster::start(test, &Options::new(images))?;
+        let open = TestRegistry::open();
+        let mut options = Options::new(images);
+        if images == Images::Windlass {
+            options.sandbox = Some(open.place(&sandbox_image().bundle(), "pause", "3.2"));
+        }
+        let cluster = Cluster::start(test, &options)?;
         let private = TestRegistry::build().bearer().user(USER, PASSWORD, "**", &[Action::Pull]).start();
-        Some(Scene { cluster, open: TestRegistry::open(), private, images })
+        Some(Scene { cluster, open, private, images })
     }
 
     /// Whether `windlass node` serves the images.
