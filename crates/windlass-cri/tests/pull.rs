@@ -294,6 +294,30 @@ async fn a_client_that_goes_away_stops_its_pull() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_leaves_others_their_pull() {
+    let registry = FaultyRegistry::open();
+    let image = Image::build().layer(Layer::new([Entry::file("slow", incompressible(2 << 20, 2))])).finish();
+    let reference = registry.place(&image.bundle(), "team/app", "1");
+    let layer = image.layers[0].blob.digest.clone();
+    registry.inject(When::blob_of(&layer).first(1), Fault::Stall { at: 100_000, how_long: None });
+    let node = Node::plain_http().await;
+    let client = node.client().await;
+    let start = || {
+        let (mut client, reference) = (client.clone(), reference.clone());
+        tokio::spawn(async move { client.pull(&reference).await })
+    };
+    let first = start();
+    eventually("the layer is being fetched", || async { registry.count("GET", layer.as_str()) == 1 }).await;
+    let others = [start(), start()];
+    eventually("others wait for it", || async { node.engine.board().state().pulls.len() == 3 }).await;
+    first.abort();
+    for other in others {
+        assert_eq!(other.await.unwrap().unwrap(), image.id().to_string());
+    }
+    assert!(registry.count("GET", layer.as_str()) <= 2, "one of them went on, for both");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_containerd_does_not_know_is_not_shown() {
     let registry = TestRegistry::open();
     let here = registry.place(&small("here").bundle(), "team/app", "here");
