@@ -189,6 +189,11 @@ impl Cluster {
         processes.lines().next().and_then(|line| line.parse().ok()).expect("a process")
     }
 
+    /// Tells `windlass node` how to reach a registry, by a `hosts.toml`.
+    pub fn tell_host(&self, host: &str, hosts_toml: &str) {
+        lock(self.node()).tell_host(host, hosts_toml);
+    }
+
     /// Ends `windlass node` as a crash does.
     pub fn kill_node(&self) {
         lock(self.node()).kill();
@@ -234,6 +239,17 @@ impl Cluster {
     /// The daemon's store.
     pub fn store(&self) -> PathBuf {
         lock(self.node()).store()
+    }
+
+    /// Chain IDs of the layers that are finished in the daemon's store.
+    pub fn stored_chains(&self) -> Vec<String> {
+        let notes = fs::read_dir(self.store().join("snapshots")).into_iter().flatten();
+        let notes = notes.filter_map(|entry| fs::read(entry.ok()?.path().join("note")).ok());
+        let chain = |note: Vec<u8>| {
+            let note: Json = serde_json::from_slice(&note).ok()?;
+            Some(note["chain_id"].as_str()?.to_owned())
+        };
+        notes.filter_map(chain).collect()
     }
 
     /// Where the daemon's metrics and status page are.

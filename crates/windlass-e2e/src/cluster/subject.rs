@@ -87,6 +87,13 @@ impl Node {
         self.folder.join("store")
     }
 
+    /// Tells it how to reach a registry, by a `hosts.toml`.
+    pub(super) fn tell_host(&self, host: &str, hosts_toml: &str) {
+        let folder = self.folder.join("hosts").join(host);
+        fs::create_dir_all(&folder).expect("a directory");
+        fs::write(folder.join("hosts.toml"), hosts_toml).expect("a file");
+    }
+
     /// Ends it as a crash does.
     pub(super) fn kill(&mut self) {
         self.daemon.end(Signal::KILL);

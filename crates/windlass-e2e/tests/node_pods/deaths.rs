@@ -3,10 +3,13 @@
 use std::fs;
 
 use serde_json::json;
+use windlass_core::manifest::chain_ids;
 use windlass_e2e::cluster::POD_LIMIT;
 use windlass_e2e::cluster::pods::{Pod, Status};
+use windlass_e2e::cluster::wait::until;
 use windlass_e2e::world::Snapshots;
-use windlass_testkit::images::{Entry, Image, Layer};
+use windlass_testkit::faults::{Fault, FaultyRegistry, When};
+use windlass_testkit::images::{BuiltLayer, Entry, Image, Layer, incompressible};
 
 use crate::scene::{MARKER, Scene, base, image};
 
@@ -44,6 +47,32 @@ pub(crate) fn pods_and_images_outlive_a_crash_of_containerd(scene: &Scene) {
     let status = scene.cluster.run_pod(&local);
     assert_eq!(scene.cluster.read_in(&status, MARKER), b"outlives");
     goes_on(scene, &running, &before, pid);
+}
+
+pub(crate) fn a_pull_cut_off_by_the_daemons_death_keeps_its_finished_layers(scene: &Scene) {
+    let registry = FaultyRegistry::open();
+    // It does not answer the TLS that is tried first.
+    scene.cluster.tell_host(&registry.host(), &format!("server = {:?}\n", registry.url()));
+    let own = |seed| Layer::new([Entry::file(format!("own-{seed}"), incompressible(200_000, seed))]);
+    let layers = [base(), own(1), own(2)];
+    let image = layers.into_iter().fold(Image::build(), |image, layer| image.layer(layer));
+    let image = image.config(json!({ "Entrypoint": ["/app"] })).finish();
+    let [_, finished, stalled] = &image.layers[..] else { panic!("three layers") };
+    registry.inject(When::blob_of(&stalled.blob.digest).first(1), Fault::StallHead(None));
+    let reference = registry.place(&image.bundle(), "cut-off", "v1");
+    scene.cluster.namespace("cut-off");
+    let pod = Pod::new("cut-off", "app", &reference);
+    scene.cluster.apply(pod.document());
+    let diff_ids: Vec<_> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let chain = chain_ids(&diff_ids)[1].to_string();
+    let asked = |layer: &BuiltLayer| registry.count("GET", layer.blob.digest.as_str());
+    let is_between = || asked(stalled) > 0 && scene.cluster.stored_chains().contains(&chain);
+    until(POD_LIMIT, || is_between().then_some(())).expect("one layer is there, and the other does not come");
+    scene.cluster.kill_node();
+    scene.cluster.start_node_again(Snapshots::Default);
+    let status = scene.cluster.wait_for(&pod, "running", POD_LIMIT, Status::is_running);
+    assert_eq!(scene.cluster.read_in(&status, "/own-2"), incompressible(200_000, 2));
+    assert_eq!((asked(finished), asked(stalled)), (1, 2));
 }
 
 pub(crate) fn layers_of_both_forms_make_one_root(scene: &Scene) {

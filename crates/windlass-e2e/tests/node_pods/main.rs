@@ -58,6 +58,7 @@ fn pods_of_a_kubelet_run_with_our_images() {
             &scene,
             &cases![
                 pods_keep_running_while_the_daemon_is_dead_and_new_ones_start_after,
+                a_pull_cut_off_by_the_daemons_death_keeps_its_finished_layers,
                 pods_and_images_outlive_a_crash_of_containerd,
                 layers_of_both_forms_make_one_root,
             ],
