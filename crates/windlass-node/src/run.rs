@@ -67,6 +67,7 @@ pub async fn run(parts: NodeParts) -> Result<(), NodeError> {
     images.limits = options.limits.clone();
     let handover = options.containerd.as_ref().map(|containerd| handover(containerd, engine.store().clone()));
     let handover = handover.transpose()?;
+    images.handover = handover.clone();
     let daemon = Arc::new(Daemon {
         images: ImageServer::new(images),
         tunables: watch::Sender::new(Arc::new(tunables)),
