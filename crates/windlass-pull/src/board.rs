@@ -374,7 +374,8 @@ impl Tracked {
             }
             Err(error) if error.reason() == Reason::Canceled => Ending::Canceled,
             Err(error) => {
-                told.credential = error.attempts().0.last().and_then(|attempt| attempt.source.clone());
+                // After a refused credential everybody's right is tried, which names nobody.
+                told.credential = error.attempts().0.iter().rev().find_map(|attempt| attempt.source.clone());
                 let mut message = error.chain();
                 message.truncate(message.floor_char_boundary(MESSAGE_MAX));
                 Ending::Failed { reason: error.reason().class(), message }

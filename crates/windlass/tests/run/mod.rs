@@ -1,6 +1,8 @@
 //! Runs the program in a world of its own: an empty home, no variables of the caller's, a root of its own.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it")]
 
+pub(crate) mod node;
+
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
@@ -20,6 +22,21 @@ impl World {
 
     pub(crate) fn file(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).expect("the temporary folder takes files");
+    }
+
+    /// Says that a registry on loopback speaks http, so that nobody tries anything else.
+    pub(crate) fn speaks_http(&self, host: &str) {
+        let folder = self.path("hosts").join(host);
+        std::fs::create_dir_all(&folder).expect("the temporary folder takes folders");
+        let text = format!("server = \"http://{host}\"\n");
+        std::fs::write(folder.join("hosts.toml"), text).expect("the temporary folder takes files");
+    }
+
+    /// The program in this world, to be started by hand.
+    pub(crate) fn process(&self, arguments: &[&str]) -> std::process::Command {
+        let mut process = process(self.0.path());
+        process.args(arguments);
+        process
     }
 
     /// A command line in this world, not yet run.
@@ -47,7 +64,11 @@ pub(crate) struct Output {
 
 /// The program without anything of the caller's environment.
 fn command(home: &Path) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("windlass"));
+    Command::from_std(process(home))
+}
+
+fn process(home: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("windlass"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     for name in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"] {
         command.env(name, home);
@@ -124,6 +145,10 @@ impl Windlass {
 }
 
 impl Output {
+    pub(crate) fn status(&self) -> Option<i32> {
+        self.status
+    }
+
     #[track_caller]
     pub(crate) fn stdout_json(&self) -> Json {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
