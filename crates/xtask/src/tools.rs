@@ -27,6 +27,11 @@ const TOOLS: &[Tool] = &[
     Tool { program: "kubectl", package: "kubernetes-client", used_for: A_NODE },
     Tool { program: "unshare", package: "util-linux", used_for: A_NODE },
     Tool { program: "cgroupfs-mount", package: "cgroupfs-mount", used_for: A_NODE },
+    Tool {
+        program: "chromium-headless-shell",
+        package: "chromium-headless-shell",
+        used_for: "the status page in a browser",
+    },
     Tool { program: "docker-registry", package: "docker-registry", used_for: "a registry that is not ours" },
     Tool { program: "umoci", package: "umoci", used_for: "unpacked trees to compare with" },
     Tool { program: "nginx", package: "nginx-light", used_for: "redirects, ranges and TLS in front of a registry" },

@@ -30,6 +30,7 @@ use shown::Shown;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("live.js");
+const ICON: &str = include_str!("icon.svg");
 /// Nothing but the page's own style, script and events.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
 base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -77,6 +78,7 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
         .route("/status.json", get(document))
         .route("/events", get(events))
         .route("/style.css", get(async || file("text/css; charset=utf-8", STYLE)))
+        .route("/icon.svg", get(async || file("image/svg+xml", ICON)))
         .route("/live.js", get(async || file("text/javascript; charset=utf-8", SCRIPT)))
         .with_state(open)
         .layer(axum::middleware::from_fn(guard))

@@ -1,6 +1,7 @@
 //! Runs the program in a world of its own: an empty home, no variables of the caller's, a root of its own.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it")]
 
+pub(crate) mod browser;
 pub(crate) mod node;
 
 use std::path::{Path, PathBuf};

@@ -83,8 +83,8 @@ impl Node<'_> {
     /// The last event of its log with this message.
     pub(crate) fn logged(&self, message: &str) -> Option<Json> {
         let log = self.log();
-        let events = log.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
-        events.filter(|event| event["fields"]["message"] == message).next_back()
+        let mut events = log.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+        events.rfind(|event| event["fields"]["message"] == message)
     }
 
     pub(crate) fn signal(&self, signal: &str) {
