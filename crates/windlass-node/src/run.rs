@@ -104,6 +104,7 @@ pub async fn run(parts: NodeParts) -> Result<(), NodeError> {
         let daemon = daemon.clone();
         async move { daemon.images.run(reads).await }
     });
+    tasks.spawn(systemd::live(daemon.ended.clone()));
     tasks.spawn(restore_mounts(daemon.clone()));
     tasks.spawn(count_pulls(daemon.clone()));
     tasks.spawn(watch_store(daemon.clone()));

@@ -403,3 +403,97 @@ fn a_watched_status_is_a_document_a_line() {
     drop(node);
     assert_eq!(child.wait().unwrap().code(), Some(3), "the daemon went away");
 }
+
+/// What the daemon tells the service manager, one message at a time.
+fn heard(socket: &std::os::unix::net::UnixDatagram) -> String {
+    let mut message = [0; 4096];
+    let length = socket.recv(&mut message).expect("a message in time");
+    String::from_utf8_lossy(&message[..length]).into_owned()
+}
+
+#[test]
+fn the_service_manager_hears_of_start_reload_and_end() {
+    let world = World::new();
+    world.configure("");
+    let manager = std::os::unix::net::UnixDatagram::bind(world.path("notify")).unwrap();
+    manager.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let mut child = world
+        .process(&["node", "--config", "node.yaml"])
+        .env("NOTIFY_SOCKET", world.path("notify"))
+        .env("WATCHDOG_USEC", "200000")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let until_heard = |word: &str| until(word, || Some(heard(&manager)).filter(|message| message.contains(word)));
+    until_heard("READY=1");
+    world.run(["status"]).succeeds();
+    until_heard("STATUS=0 images, 0 pulls under way");
+    until_heard("WATCHDOG=1");
+    let signal = |signal: &str, id: u32| {
+        let kill = std::process::Command::new("kill").args([signal, &id.to_string()]).status();
+        assert!(kill.unwrap().success());
+    };
+    signal("-HUP", child.id());
+    assert!(until_heard("RELOADING=1").contains("MONOTONIC_USEC="));
+    until_heard("READY=1");
+    signal("-TERM", child.id());
+    until_heard("STOPPING=1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_socket_that_is_handed_over_is_used_and_stays() {
+    const PROGRAM: &str = "systemd-socket-activate";
+    let world = World::new();
+    world.configure("");
+    let mut command = std::process::Command::new(PROGRAM);
+    let windlass = world.process(&["node", "--config", "node.yaml"]);
+    command.arg("--listen").arg(world.socket());
+    for (name, value) in windlass.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+        let mut pair = std::ffi::OsString::from("--setenv=");
+        pair.push(name);
+        pair.push("=");
+        pair.push(value);
+        command.arg(pair).env(name, value);
+    }
+    command.arg(windlass.get_program()).args(windlass.get_args()).current_dir(world.path(""));
+    let Ok(mut child) = command.stderr(Stdio::null()).spawn() else {
+        windlass_testkit::tools::skipped("a_socket_that_is_handed_over_is_used_and_stays", "there is no systemd");
+        return;
+    };
+    until("the socket", || world.socket().exists().then_some(()));
+    // The first call starts the daemon and waits for it.
+    let status = world.run(["status", "-o", "json", "--socket", world.socket().to_str().unwrap()]).succeeds();
+    assert_eq!(status.stdout_json()["pid"], child.id());
+    let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(world.socket().exists(), "it is the service manager's");
+}
+
+#[test]
+fn the_units_that_are_shipped_are_valid() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging");
+    let world = World::new();
+    let service = std::fs::read_to_string(format!("{folder}/windlass-node.service")).unwrap();
+    let binary = assert_cmd::cargo::cargo_bin!("windlass");
+    assert!(service.contains("ExecStart=/usr/bin/windlass node\n") && service.contains("Type=notify\n"));
+    // Settings that would give the daemon a mount namespace of its own, in which containerd cannot see its mounts.
+    for setting in
+        ["Protect", "PrivateTmp", "PrivateDevices", "PrivateMounts", "ReadWritePaths", "BindPaths", "RootDirectory"]
+    {
+        assert!(!service.lines().any(|line| line.starts_with(setting)), "{setting}");
+    }
+    world.file("windlass-node.service", &service.replace("/usr/bin/windlass", binary.to_str().unwrap()));
+    world.file("windlass-node.socket", &std::fs::read_to_string(format!("{folder}/windlass-node.socket")).unwrap());
+    let verify = std::process::Command::new("systemd-analyze")
+        .arg("verify")
+        .args([world.path("windlass-node.service"), world.path("windlass-node.socket")])
+        .output();
+    let Ok(verify) = verify else {
+        windlass_testkit::tools::skipped("the_units_that_are_shipped_are_valid", "there is no systemd-analyze");
+        return;
+    };
+    let said = String::from_utf8_lossy(&verify.stderr);
+    assert!(verify.status.success() && !said.contains("windlass-node"), "{said}");
+}

@@ -55,6 +55,13 @@ fn config_print_names_the_origin_of_each_value() {
 }
 
 #[test]
+fn the_configuration_that_is_shipped_is_valid() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/config.yaml");
+    let valid = Windlass::new().args(["config", "validate", file, "-o", "json"]).succeeds().stdout_json();
+    assert_eq!(valid["valid"], true);
+}
+
+#[test]
 fn config_validate_names_the_key_the_place_and_the_nearest() {
     let windlass = Windlass::new().config("rooot: /a\n");
     let output = windlass.args(["config", "validate"]).fails(2);
