@@ -106,6 +106,11 @@ impl Backoff {
         self.entries.retain(|_, entry| now.saturating_sub(entry.failed_at) <= keep);
     }
 
+    /// Forgets a key's failures, because somebody has changed something and asks anew.
+    pub fn forget(&mut self, key: &BackoffKey) {
+        self.entries.remove(key);
+    }
+
     /// What is remembered of one key.
     pub fn entry(&self, key: &BackoffKey) -> Option<&BackoffEntry> {
         self.entries.get(key)
@@ -162,6 +167,16 @@ mod tests {
         backoff.failed(&young, s(1), None);
         backoff.succeeded(s(601));
         assert_eq!((backoff.entry(&old), backoff.entry(&young).map(|e| e.delay)), (None, Some(s(10))));
+    }
+
+    #[test]
+    fn what_is_forgotten_begins_anew() {
+        let (mut backoff, key) = (Backoff::default(), BackoffKey::new("uid", "x"));
+        backoff.failed(&key, s(0), None);
+        backoff.failed(&key, s(10), None);
+        backoff.forget(&key);
+        assert_eq!(backoff.gate(&key, s(11)), Gate::Open);
+        assert_eq!(backoff.failed(&key, s(11), None), BACKOFF_INITIAL);
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //!
 //! A caller that goes away cancels its work; what is finished stays. A draining daemon takes no new work.
 //!
-//! Invariants: `a_pull_through_the_daemon_reports_as_without_it`, `a_caller_that_goes_away_cancels_its_pull`,
-//! `bodies_are_bounded`.
+//! Invariants: `bodies_are_bounded_and_never_repeated`; and with the whole daemon (in the command's tests)
+//! `pull_prints_the_same_with_and_without_a_daemon`, `an_interrupted_command_cancels_its_pull_in_the_daemon`.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -270,4 +270,34 @@ fn lines(texts: impl Stream<Item = String> + Send + 'static) -> Response {
     let mut response = Response::new(Body::from_stream(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(LINES_TYPE));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bodies_are_bounded_and_never_repeated() {
+        let table = [
+            (format!("\"{}\"", "x".repeat(PULL_BYTES_MAX)), StatusCode::PAYLOAD_TOO_LARGE),
+            (
+                "{\"image\": \"a\", \"candidates\": [{\"password\": \"canary-secret\"}]}".to_owned(),
+                StatusCode::BAD_REQUEST,
+            ),
+            (
+                "{\"image\": \"a\", \"platform\": null, \"candidates\": [], \"canary-secret\": 1}".to_owned(),
+                StatusCode::BAD_REQUEST,
+            ),
+            ("canary-secret".to_owned(), StatusCode::BAD_REQUEST),
+        ];
+        for (body, want) in table {
+            let refused = ask::<PullAsk>(Body::from(body), PULL_BYTES_MAX).await.unwrap_err();
+            assert_eq!(refused.status(), want);
+            let text = axum::body::to_bytes(refused.into_body(), 10_000).await.unwrap();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            assert!(!text.contains("canary"), "{text}");
+            let line: Line = serde_json::from_str(&text).unwrap();
+            assert!(matches!(line, Line::Failed { failure } if failure.reason() == Reason::InvalidConfig));
+        }
+    }
 }

@@ -3,7 +3,8 @@
 //! In: the path of a daemon's socket. Out: its status, or the lines of a work that it does for the caller. Dropping an
 //! answer gives the work up.
 //!
-//! Invariants: `a_daemon_that_goes_away_is_told_as_that`, `no_daemon_is_told_as_that`.
+//! Invariants: `no_daemon_is_told_as_that`, `an_answer_that_ends_early_is_told_as_that`; and with the whole daemon (in the
+//! command's tests) `a_daemon_that_goes_away_is_told_as_that`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -222,6 +223,50 @@ impl Answer {
                 Line::Alive => {}
                 last @ (Line::Pulled { .. } | Line::Ensured { .. } | Line::Failed { .. }) => return Ok(last),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_daemon_is_told_as_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = NodeClient::new(&dir.path().join("s")).status().await.unwrap_err();
+        assert!(matches!(error, ClientError::NoDaemon { .. }), "{error}");
+        assert_eq!(error.reason(), Reason::DaemonUnavailable);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_ends_early_is_told_as_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: x\r\ntransfer-encoding: chunked\r\n\r\n";
+        let table = [
+            (format!("{head}f\r\n{{\"type\":\"alive\""), Reason::DaemonUnavailable),
+            (format!("{head}11\r\n{{\"type\":\"alive\"}}\n\r\n0\r\n\r\n"), Reason::DaemonUnavailable),
+            ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(), Reason::InvalidConfig),
+            (format!("{head}2\r\n{{\n\r\n0\r\n\r\n"), Reason::InvalidConfig),
+        ];
+        for (answer, want) in table {
+            let serving = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4096];
+                stream.read(&mut request).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            };
+            let asking = async {
+                let ask = PullAsk { image: "a".to_owned(), platform: None, candidates: Vec::new() };
+                NodeClient::new(&path).pull(&ask).await?.last(|_| {}).await
+            };
+            let (asked, ()) = tokio::join!(asking, serving);
+            assert_eq!(asked.unwrap_err().reason(), want, "{answer}");
         }
     }
 }

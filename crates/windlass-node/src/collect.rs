@@ -5,7 +5,8 @@
 //! images that are unused for too long, then the longest unused until the disk is below its low threshold. Images that
 //! are pinned, mounted or under a container stay.
 //!
-//! Invariants: `what_was_unused_for_too_long_goes_and_pinned_images_stay`, `nothing_is_collected_where_it_is_off`.
+//! Invariants: `an_image_under_a_container_stays_and_counts_as_used`, `age_goes_before_space`; and with the whole daemon
+//! (in the command's tests) `images_unused_for_too_long_go_where_the_daemon_collects`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -211,4 +212,81 @@ fn collect(store: &Store, settings: &GcSettings, watched_for: Duration) -> Resul
     let listed = store.images().map_err(failed)?.iter().map(|image| image.id.to_string()).collect();
     store.records().prune(&listed, began).map_err(failed)?;
     Ok(Collected { chosen, report })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use windlass_store::Labels;
+    use windlass_testkit::images::small;
+    use windlass_testkit::registry::TestRegistry;
+
+    use super::*;
+    use crate::rig::Rig;
+
+    const NOTHING_FOR_SPACE: GcSettings =
+        GcSettings { high_percent: 100, low_percent: 99, min_age: Duration::ZERO, max_age: Duration::from_secs(60) };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_image_under_a_container_stays_and_counts_as_used() {
+        let registry = TestRegistry::open();
+        let rig = Rig::new();
+        let mut ids = Vec::new();
+        for name in ["running", "unused"] {
+            ids.push(rig.pull(&registry.place(&small(name).bundle(), "app", name)).await.id);
+        }
+        let store = rig.store();
+        let image = store.find_id(&ids[0]).unwrap().unwrap();
+        // As containerd adopts layers, lowest first, and then makes a container's own on top.
+        let snapshots = store.snapshots();
+        let mut parent: Option<String> = None;
+        for layer in &image.layers {
+            let labels: Labels = [(SNAPSHOT_REF.to_owned(), layer.chain_id.to_string())].into();
+            snapshots.prepare(&format!("k8s.io/1/extract {}", layer.chain_id), parent.as_deref(), &labels).unwrap();
+            let listed = snapshots.list().unwrap();
+            let adopted = listed.iter().find(|info| info.labels.get(SNAPSHOT_REF) == Some(&layer.chain_id.to_string()));
+            parent = adopted.map(|info| info.name.clone());
+        }
+        snapshots.prepare("k8s.io/9/container", parent.as_deref(), &Labels::new()).unwrap();
+
+        let mut seen = uses(store).unwrap();
+        let later = Timestamp::now().checked_add(SignedDuration::from_mins(5)).unwrap();
+        touch_used(store, &mut seen, later).unwrap();
+        let disk = Disk { capacity_bytes: 100, available_bytes: 50 };
+        let clock = Clock { now: later, watched_for: Duration::MAX };
+        let chosen = choose(&seen, &NOTHING_FOR_SPACE, disk, clock).unwrap();
+        assert_eq!(chosen.victims.iter().map(|victim| &victim.id).collect::<Vec<_>>(), [&ids[1]]);
+        assert_eq!(store.find_id(&ids[0]).unwrap().unwrap().last_used, Some(later));
+        // The container goes: its image was used until now.
+        snapshots.remove("k8s.io/9/container").unwrap();
+        let chosen = choose(&uses(store).unwrap(), &NOTHING_FOR_SPACE, disk, clock).unwrap();
+        assert_eq!(chosen.victims.len(), 1);
+    }
+
+    #[test]
+    fn age_goes_before_space() {
+        let image = |name: &str, used: i64| ImageUse {
+            id: Digest::sha256(name.as_bytes()),
+            size_bytes: 20,
+            first_detected: Timestamp::UNIX_EPOCH,
+            last_used: Timestamp::from_second(used).ok(),
+            shields: Vec::new(),
+        };
+        let settings = GcSettings { high_percent: 80, low_percent: 70, ..NOTHING_FOR_SPACE };
+        let clock = Clock { now: Timestamp::from_second(1_000).unwrap(), watched_for: Duration::MAX };
+        let images = [image("old", 100), image("first", 950), image("second", 960)];
+        let table = [
+            // Without what is old 80 % are used, which is too much: one more goes.
+            (0, vec!["old", "first"]),
+            // Without it 75 % are used, which is below the high threshold.
+            (5, vec!["old"]),
+            (90, vec!["old"]),
+        ];
+        for (available_bytes, want) in table {
+            let chosen = choose(&images, &settings, Disk { capacity_bytes: 100, available_bytes }, clock).unwrap();
+            let ids: Vec<Digest> = chosen.victims.into_iter().map(|victim| victim.id).collect();
+            let want: Vec<Digest> = want.iter().map(|name| Digest::sha256(name.as_bytes())).collect();
+            assert_eq!(ids, want, "{available_bytes} free");
+        }
+    }
 }

@@ -111,3 +111,33 @@ fn row(image: &Image, shared_bytes: u64) -> ImageRow {
         damage: image.damage.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use windlass_testkit::images::{Entry, Image as TestImage, Layer};
+    use windlass_testkit::registry::TestRegistry;
+
+    use super::*;
+    use crate::rig::Rig;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn shared_bytes_are_those_of_layers_that_others_have() {
+        let registry = TestRegistry::open();
+        let base = || Layer::new([Entry::file("base", "the same in both")]);
+        let images = ["one", "two"].map(|own| {
+            TestImage::build().layer(base()).layer(Layer::new([Entry::file("own", own.repeat(100))])).finish()
+        });
+        let base_bytes = u64::try_from(images[0].layers[0].blob.bytes.len()).unwrap();
+        let rig = Rig::new();
+        let inventories = Inventories::new(rig.store().clone());
+        rig.pull(&registry.place(&images[0].bundle(), "app", "one")).await;
+        let alone = inventories.within(Duration::ZERO).await;
+        assert_eq!((alone.image_count, alone.images[0].shared_bytes), (1, 0));
+        rig.pull(&registry.place(&images[1].bundle(), "app", "two")).await;
+        let both = inventories.within(Duration::ZERO).await;
+        assert_eq!(both.images.iter().map(|image| image.shared_bytes).collect::<Vec<_>>(), [base_bytes; 2]);
+        assert!(both.images.iter().all(|image| image.size_bytes > base_bytes));
+        // Who does not mind gets the last look.
+        assert!(Arc::ptr_eq(&inventories.within(Duration::from_secs(3600)).await, &both));
+    }
+}

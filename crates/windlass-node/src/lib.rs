@@ -21,6 +21,8 @@ mod page;
 mod parts;
 mod pinned;
 mod reload;
+#[cfg(test)]
+mod rig;
 mod rows;
 mod run;
 mod serve;

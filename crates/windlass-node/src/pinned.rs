@@ -4,8 +4,8 @@
 //! the source `config`; an image that leaves the list, or that its tag has left, loses that pin. What fails is tried
 //! again with the kubelet's back-off.
 //!
-//! Invariants: `a_listed_image_comes_and_is_pinned`, `what_leaves_the_list_loses_its_pin`,
-//! `a_failed_image_waits_with_the_kubelets_backoff`.
+//! Invariants: `what_is_new_on_the_list_is_due_at_once`; and with the whole daemon (in the command's tests)
+//! `pinned_images_come_by_a_changed_file_and_go_by_another`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -254,4 +254,25 @@ fn unpin_others(store: &Store, listed: &[String]) -> Result<Vec<Digest>, StoreEr
         }
     }
     Ok(unpinned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_new_on_the_list_is_due_at_once() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        plan.take(&list(&["a", "b"]), now);
+        assert_eq!((plan.next(now), plan.next(now), plan.next(now)), (Some("a".into()), Some("b".into()), None));
+        plan.again("a", now + Duration::from_secs(60));
+        // One that goes and comes back is new; one that stays keeps its time.
+        plan.take(&list(&["a", "c"]), now);
+        assert_eq!((plan.next(now), plan.next(now)), (Some("c".into()), None));
+        plan.again("b", now);
+        assert_eq!(plan.next(now), None, "what left the list is not looked up");
+        assert_eq!(plan.next_due(), Some(now + Duration::from_secs(60)));
+        assert_eq!(plan.next(now + Duration::from_secs(60)).as_deref(), Some("a"));
+    }
 }

@@ -4,7 +4,8 @@
 //! something is wrong, everything stays as it was, and log and status say so. Credentials and hosts' files are not part
 //! of this: they are read anew for every pull.
 //!
-//! Invariants: `a_bad_file_changes_nothing_and_is_told`, `a_changed_file_is_seen_without_a_signal`.
+//! Invariants, with the whole daemon (in the command's tests): `a_bad_file_changes_nothing_and_is_told`,
+//! `pinned_images_come_by_a_changed_file_and_go_by_another`.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;

@@ -13,20 +13,20 @@
 mod attempt;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use windlass_core::backoff::BACKOFF_INITIAL;
+use windlass_core::backoff::{BACKOFF_INITIAL, BackoffKey};
 use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
 
 use crate::PullError;
 use crate::engine::{Engine, Inner};
 use crate::events::{EventSink, Events};
-use crate::request::{ContainerReport, EnsureReport, EnsureRequest, PullReport, Wait};
+use crate::request::{ContainerReport, EnsureCredentials, EnsureReport, EnsureRequest, PullReport, Wait};
 use crate::workload::{ContainerImage, PodSpec};
 use attempt::Tried;
 
@@ -70,6 +70,9 @@ impl Engine {
             Wait::Until(wait) => Some(began + wait),
         };
         let groups = groups(&request.pods);
+        if let EnsureCredentials::Given(_) = request.credentials {
+            self.forget_failures(&groups);
+        }
         let places = Semaphore::new(self.inner.pulls_at_once);
         let call = Arc::new(Call { engine: self.inner.clone(), request, sink, places, deadline });
         let mut tasks = JoinSet::new();
@@ -85,6 +88,16 @@ impl Engine {
             return Err(PullError::Canceled);
         }
         Ok(EnsureReport { containers: containers.into_values().collect(), took: began.elapsed() })
+    }
+}
+
+impl Engine {
+    /// A caller with credentials of its own asks anew, whatever an earlier one met: it has its back-off to itself.
+    fn forget_failures(&self, groups: &[Vec<Item>]) {
+        let mut backoff = self.inner.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+        for item in groups.iter().flatten() {
+            backoff.forget(&BackoffKey::new(&item.pod.backoff_id(), &item.container.image));
+        }
     }
 }
 

@@ -144,8 +144,7 @@ async fn given_credentials_stand_after_the_secrets_and_in_place_of_the_sources()
     };
     let given = Lookup { candidates: vec![candidate("no"), candidate("right")], ..Lookup::default() };
     request.credentials = EnsureCredentials::Given([(reference, given)].into());
-    // Another engine: the first has the image in its back-off.
-    let rig = Rig::new();
+    // The failure of the first call is not held against the second.
     let report = rig.engine.ensure(request, Arc::new(Silent)).await.unwrap();
     let sources: Vec<_> = report.containers[0].attempts.0.iter().map(|attempt| attempt.source.as_deref()).collect();
     assert_eq!(sources, [Some("secret team/wrong"), Some("helper docker-credential-login")]);

@@ -126,8 +126,9 @@ fn ensure_prints_the_same_with_and_without_a_daemon() {
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: regcred, namespace: team}}\ntype: kubernetes.io/dockerconfigjson\n\
          stringData:\n  .dockerconfigjson: '{config}'\n---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: team}}\n\
          spec:\n  imagePullSecrets: [{{name: regcred}}]\n  containers:\n  - {{name: app, image: '{reference}'}}\n  \
-         - {{name: never, image: '{}', imagePullPolicy: Never}}\n",
-        registry.reference("team/app", "never")
+         - {{name: never, image: '{}', imagePullPolicy: Never}}\n  - {{name: gone, image: '{}'}}\n",
+        registry.reference("team/app", "never"),
+        registry.reference("team/app", "gone"),
     );
     let output = |world: &World| {
         world.file("pod.yaml", &manifests);
@@ -141,7 +142,10 @@ fn ensure_prints_the_same_with_and_without_a_daemon() {
         assert_eq!(here.stderr, there.stderr);
     }
     Canary::new("canary-right").assert_absent("the daemon's log", node.log().as_bytes());
-    assert_eq!(node.status()["recent"].as_array().map(Vec::len), Some(1), "the second time the image was here");
+    let recent = node.status()["recent"].clone();
+    let outcomes: Vec<_> = recent.as_array().unwrap().iter().map(|pull| pull["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == "pulled").count(), 1, "the second time it was here");
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == "failed").count(), 2, "a call starts without back-off");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! that change are sent as server-sent events. Nothing of another origin is ever asked for, everything foreign is
 //! escaped by the templates, and the policy in the headers allows nothing but the page's own files.
 //!
-//! Invariants: `the_page_escapes_what_others_wrote`, `the_page_asks_no_other_origin`, `events_follow_a_pull`,
-//! `other_hosts_names_get_no_page`.
+//! Invariants: `the_page_escapes_what_others_wrote`, `the_page_asks_no_other_origin`, `only_what_has_changed_is_sent`,
+//! `other_hosts_names_get_no_page`; in a browser `a_browser_sees_a_pull_advance_and_asks_no_other_origin`.
 
 mod shown;
 
