@@ -258,7 +258,7 @@ mod tests {
             let serving = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut request = [0; 4096];
-                stream.read(&mut request).await.unwrap();
+                assert_ne!(stream.read(&mut request).await.unwrap(), 0);
                 stream.write_all(answer.as_bytes()).await.unwrap();
             };
             let asking = async {
