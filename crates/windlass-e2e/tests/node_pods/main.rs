@@ -51,7 +51,7 @@ fn pods_of_a_kubelet_run_with_our_images() {
             &cases![
                 ctr_and_containerds_cri_see_and_run_what_we_pulled,
                 a_forced_collection_of_containerd_removes_nothing_in_use,
-                what_other_hands_remove_or_tag_is_noticed_within_a_second,
+                what_other_hands_remove_or_tag_is_noticed_soon,
             ],
         );
         try_one_by_one(
