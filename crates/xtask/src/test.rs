@@ -50,10 +50,13 @@ fn features() -> anyhow::Result<()> {
         say("skipped: tests of the feature isal (ISA-L cannot be built)");
         return Ok(());
     }
-    let isal = ["--features", "windlass-isal/isal,windlass-store/isal"];
-    shell_run(cargo().args(["test", "--locked", "-p", "windlass-isal", "--lib"]).args(isal))?;
-    shell_run(cargo().args(["test", "--locked", "-p", "windlass-store", "--lib"]).args(isal).arg("compress"))?;
-    shell_run(cargo().args(["test", "--locked", "-p", "windlass-store", "--test", "layer_corpus"]).args(isal))
+    let test = |package: &str, arguments: &[&str]| {
+        let base = ["test", "--locked", "--features", "isal", "-p", package];
+        shell_run(cargo().args(base).args(arguments))
+    };
+    test("windlass-isal", &["--lib"])?;
+    test("windlass-store", &["--lib", "compress"])?;
+    test("windlass-store", &["--test", "layer_corpus"])
 }
 
 fn with_nextest(told: impl Fn(&mut Command)) -> anyhow::Result<()> {
