@@ -46,6 +46,8 @@ const OURS: &[&str] = &[
     "quarantine",
     "upper",
     "lock",
+    // The layout file while it is made: by another process at this moment, or by one that was killed then.
+    "oci-layout.tmp",
     "lost+found",
 ];
 

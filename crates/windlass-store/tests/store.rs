@@ -576,10 +576,36 @@ fn a_foreign_directory_is_refused_untouched() {
     let error = Store::open(home.path(), StoreOptions::default()).unwrap_err();
     assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
     assert_eq!(listing(home.path()), before);
-    // A creation that was cut off is completed.
-    let cut = tempfile::tempdir().unwrap();
-    fs::create_dir(cut.path().join("blobs")).unwrap();
-    small(NAME).pull(&open(cut.path())).unwrap();
+    // A creation that was cut off is completed, wherever that was.
+    for made in [&["blobs"][..], &["lock", "meta", "oci-layout.tmp"]] {
+        let cut = tempfile::tempdir().unwrap();
+        for name in made {
+            match *name {
+                "blobs" | "meta" => fs::create_dir(cut.path().join(name)).unwrap(),
+                file => fs::write(cut.path().join(file), "").unwrap(),
+            }
+        }
+        small(NAME).pull(&open(cut.path())).unwrap();
+        assert!(!cut.path().join("oci-layout.tmp").exists());
+    }
+}
+
+#[test]
+fn several_can_make_one_store_at_a_time() {
+    for _ in 0..20 {
+        let root = tempfile::tempdir().unwrap();
+        let all = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let (root, all) = (root.path(), &all);
+                scope.spawn(move || {
+                    all.wait();
+                    small(&format!("registry.example/app:{n}")).pull(&open(root)).unwrap();
+                });
+            }
+        });
+        assert_eq!(open(root.path()).images().unwrap().len(), 4);
+    }
 }
 
 /// Paths with size and modification time.
