@@ -199,7 +199,7 @@ where
     // A child of the drain's own: what the drain cuts off is cancelled here too.
     let cancel = daemon.drain.cut().child_token();
     let gone = cancel.clone().drop_guard();
-    tokio::spawn(async move {
+    daemon.pulls.clone().spawn(async move {
         let place: Option<Place> = daemon.drain.enter();
         let last = match place {
             None => Err(Refusal { hint: "run the command again".to_owned(), ..Refusal::of(&PullError::Canceled) }),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use windlass_cri::ImageServer;
@@ -37,6 +38,8 @@ pub(crate) enum Images {
 #[derive(Debug)]
 pub(crate) struct Daemon {
     pub(crate) engine: Engine,
+    /// Where pulls are done.
+    pub(crate) pulls: Handle,
     pub(crate) images: ImageServer,
     pub(crate) options: NodeOptions,
     pub(crate) tunables: watch::Sender<Arc<Tunables>>,

@@ -1,4 +1,5 @@
-//! What stands before every call on the socket: it is counted, and pulls are refused once the daemon drains.
+//! What stands before every call on the socket: it is counted, and pulls are handed to the threads that pull, or refused
+//! once the daemon drains.
 //!
 //! In: calls of gRPC, told apart by their path. Out: the answer of who serves them, its code counted when its trailers
 //! have gone by, or `Unavailable` where the daemon is ending.
@@ -18,6 +19,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 use hyper::body::Frame;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::drain::{Drain, Place};
 use crate::metrics::Metrics;
@@ -64,6 +67,7 @@ const UNAVAILABLE: usize = 14;
 pub(crate) struct Edge {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
+    pub(crate) pulls: Handle,
 }
 
 /// Lets a call through.
@@ -78,9 +82,13 @@ pub(crate) async fn pass(State(edge): State<Edge>, request: Request, next: Next)
         return count.over(unavailable());
     }
     let cut = edge.drain.cut().clone();
+    let pulled = AbortOnDropHandle::new(edge.pulls.spawn(next.run(request)));
     tokio::select! {
         biased;
-        response = next.run(request) => count.over(response),
+        response = pulled => match response {
+            Ok(response) => count.over(response),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
         () = cut.cancelled() => count.over(unavailable()),
     }
 }
@@ -188,7 +196,7 @@ mod tests {
     const STATUS: &str = "/runtime.v1.ImageService/ImageStatus";
 
     fn edge() -> Edge {
-        Edge { metrics: Arc::new(Metrics::new("1")), drain: Drain::new() }
+        Edge { metrics: Arc::new(Metrics::new("1")), drain: Drain::new(), pulls: Handle::current() }
     }
 
     /// Answers with `NotFound` in the trailers.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use windlass_core::gc::GcSettings;
@@ -23,6 +24,8 @@ pub struct NodeParts {
     pub configuration: Box<dyn Configuration>,
     /// How the daemon is told things.
     pub control: Control,
+    /// Where pulls are done: threads of their own, so that no answer waits behind layers.
+    pub pulls: Handle,
 }
 
 /// What holds for the daemon's life.

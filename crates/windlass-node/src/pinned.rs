@@ -66,7 +66,7 @@ pub(crate) async fn run(daemon: Arc<Daemon>, stop: CancellationToken) {
             && let Some(image) = plan.next(Instant::now())
         {
             daemon.see_pinned(&image, |row| row.state = "pulling".to_owned());
-            running.spawn(look_up(daemon.clone(), image, stop.clone()));
+            running.spawn_on(look_up(daemon.clone(), image, stop.clone()), &daemon.pulls);
         }
         let next = plan.next_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         tokio::select! {

@@ -48,7 +48,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`NodeError`] when it cannot start: another one runs on the root, or the socket or the address cannot be had.
 pub async fn run(parts: NodeParts) -> Result<(), NodeError> {
-    let NodeParts { engine, options, tunables, configuration, control } = parts;
+    let NodeParts { engine, options, tunables, configuration, control, pulls } = parts;
     let Control { stop, reload } = control;
     let (root, path) = (engine.store().root().to_owned(), options.socket.clone());
     let _lock = off_thread(move || NodeLock::take(&root, &path)).await?;
@@ -83,6 +83,7 @@ pub async fn run(parts: NodeParts) -> Result<(), NodeError> {
         ended: CancellationToken::new(),
         engine,
         options,
+        pulls,
     });
 
     let mut served = JoinSet::new();
@@ -149,7 +150,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeEr
 }
 
 fn socket_router(daemon: &Arc<Daemon>) -> Router {
-    let edge = Edge { metrics: daemon.metrics.clone(), drain: daemon.drain.clone() };
+    let edge = Edge { metrics: daemon.metrics.clone(), drain: daemon.drain.clone(), pulls: daemon.pulls.clone() };
     daemon
         .images
         .router()

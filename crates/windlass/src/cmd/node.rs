@@ -30,10 +30,16 @@ use crate::wire;
 const RELOADED: [&str; 5] = ["node.pinnedImages", "node.pinnedCheckEvery", "node.collect.", "gc.", "log.level"];
 /// How long threads that are still writing may take to notice that the daemon is over.
 const SHUTDOWN: Duration = Duration::from_secs(10);
-/// Threads for network and control; the heavy work has its own.
+/// Threads for the network of pulls; the heavy work has its own.
 const WORKERS_MAX: usize = 4;
-/// Threads for hashing, unpacking and the disk. The whole process stays below 64.
-const BLOCKING_MAX: usize = 48;
+/// Threads for hashing, unpacking and the disk of pulls. The whole process stays below 64.
+const BLOCKING_MAX: usize = 40;
+/// Threads that answer on the sockets.
+const ANSWERING: usize = 1;
+/// Threads for what answers need of the disk: containerd's snapshots, the state of the store.
+const ANSWERING_BLOCKING_MAX: usize = 12;
+/// Niceness of threads that pull, see setpriority(2).
+const PULL_NICENESS: i32 = 10;
 /// Status of a process that a second signal ended.
 const INTERRUPTED: i32 = 130;
 /// Asks for a reload that wait; more than one says nothing new.
@@ -60,19 +66,33 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let configuration = Files { rereader: session.rereader(), began: loaded.effective, log: Mutex::new(log) };
     let cannot = |error: std::io::Error| Failure::new(Reason::Internal, "cannot start", error.to_string());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.min(WORKERS_MAX))
-        .max_blocking_threads(BLOCKING_MAX)
-        .enable_all()
-        .build()
-        .map_err(cannot)?;
-    let result = runtime.block_on(async {
+    let pulling = threads("pull", cores.min(WORKERS_MAX), BLOCKING_MAX).on_thread_start(step_back).build();
+    let pulling = pulling.map_err(cannot)?;
+    let answering = threads("answer", ANSWERING, ANSWERING_BLOCKING_MAX).build().map_err(cannot)?;
+    let pulls = pulling.handle().clone();
+    let result = answering.block_on(async {
         let control = control().map_err(cannot)?;
-        let parts = NodeParts { engine, options, tunables, configuration: Box::new(configuration), control };
+        let parts = NodeParts { engine, options, tunables, configuration: Box::new(configuration), control, pulls };
         windlass_node::run(parts).await.map_err(|error| node_failure(&error))
     });
-    runtime.shutdown_timeout(SHUTDOWN);
+    pulling.shutdown_timeout(SHUTDOWN);
+    answering.shutdown_timeout(SHUTDOWN);
     result
+}
+
+fn threads(name: &str, workers: usize, blocking: usize) -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.thread_name(name).worker_threads(workers).max_blocking_threads(blocking).enable_all();
+    builder
+}
+
+/// Lets the threads that answer go before this one: a kubelet asks often and wants to know at once, and on a machine of
+/// few cores the layers of one pull keep all of them busy.
+fn step_back() {
+    // Whoever may not lower it pulls as before.
+    if let Err(error) = rustix::process::setpriority_process(None, PULL_NICENESS) {
+        tracing::debug!(%error, "the priority of a pulling thread stays as it is");
+    }
 }
 
 fn node_failure(error: &NodeError) -> Failure {
