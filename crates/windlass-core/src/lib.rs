@@ -23,6 +23,7 @@ pub mod pin;
 pub mod plan;
 pub mod platform;
 pub mod policy;
+pub mod provider;
 pub mod realm;
 pub mod reason;
 pub mod reference;

@@ -8,10 +8,12 @@
 //! `no_secret_shows_anywhere`, `a_hanging_helper_and_its_children_are_killed`.
 #![forbid(unsafe_code)]
 
+pub mod cloud;
 mod file;
 mod helper;
 mod lookup;
 mod places;
+mod provider;
 mod sources;
 
 pub use file::{FileError, MAX_FILE_BYTES};
@@ -20,4 +22,5 @@ pub use helper::{
 };
 pub use lookup::{CredentialsError, Lookup};
 pub use places::{NodePlaces, Person};
+pub use provider::{Answering, Provider, ProviderError, ProviderRequest, ServiceAccountToken};
 pub use sources::{Builder, CredentialSources, Source};

@@ -21,6 +21,7 @@ mod repository;
 mod resolve;
 mod retry;
 mod session;
+pub mod web;
 mod words;
 
 pub use attempt::Attempt;

@@ -18,7 +18,7 @@ use crate::shell::{cargo, output};
 const TABLE: &[(&str, &[&str])] = &[
     ("windlass-core", &[]),
     ("windlass-distribution", &["windlass-core"]),
-    ("windlass-credentials", &["windlass-core"]),
+    ("windlass-credentials", &["windlass-core", "windlass-distribution"]),
     ("windlass-erofs", &[]),
     ("windlass-isal", &[]),
     ("windlass-store", &["windlass-core", "windlass-erofs", "windlass-isal"]),

@@ -113,6 +113,12 @@ pub enum TransportError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The answer is longer than whoever asked takes.
+    #[error("the answer has more than {limit_bytes} bytes")]
+    BodyTooLarge {
+        /// The most that is taken.
+        limit_bytes: u64,
+    },
     /// The URL is not one that can be asked.
     #[error("not an http or https URL")]
     Scheme,
@@ -133,7 +139,7 @@ impl TransportError {
     }
 
     /// Whether the same request may succeed a moment later.
-    pub(crate) fn retryable(&self) -> bool {
+    pub fn retryable(&self) -> bool {
         match self {
             TransportError::Resolve { .. }
             | TransportError::Connect { .. }
@@ -148,6 +154,7 @@ impl TransportError {
             | TransportError::Proxy { .. }
             | TransportError::TlsFile { .. }
             | TransportError::HeadersTooLarge
+            | TransportError::BodyTooLarge { .. }
             | TransportError::Protocol { .. }
             | TransportError::Scheme => false,
         }
@@ -169,6 +176,7 @@ impl TransportError {
             | TransportError::TlsFile { .. }
             | TransportError::IdleTimeout
             | TransportError::HeadersTooLarge
+            | TransportError::BodyTooLarge { .. }
             | TransportError::Closed { .. }
             | TransportError::Protocol { .. }
             | TransportError::Scheme => false,
@@ -190,7 +198,7 @@ impl TransportError {
             TransportError::IdleTimeout => Reason::Timeout,
             TransportError::Tls { .. } | TransportError::NotTls { .. } => Reason::Tls,
             TransportError::TlsFile { .. } | TransportError::Scheme => Reason::InvalidConfig,
-            TransportError::HeadersTooLarge => Reason::LimitExceeded,
+            TransportError::HeadersTooLarge | TransportError::BodyTooLarge { .. } => Reason::LimitExceeded,
         }
     }
 }

@@ -9,3 +9,4 @@ mod push;
 mod redirect;
 mod support;
 mod tls;
+mod web;
