@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use common::{Node, eventually, spec};
+use common::{Images, Node, eventually, spec};
 use serde_json::{Value, json};
 use tonic::Code;
 use windlass_core::pin::PinSource;
@@ -14,6 +14,25 @@ use windlass_proto::cri::v1;
 use windlass_store::GcRequest;
 use windlass_testkit::images::{Entry, Image, Index, Layer, small, small_for};
 use windlass_testkit::registry::TestRegistry;
+
+/// A node on which one small image was pulled.
+struct One {
+    _registry: TestRegistry,
+    image: Image,
+    reference: String,
+    node: Node,
+    client: Images,
+}
+
+async fn one_image() -> One {
+    let registry = TestRegistry::open();
+    let image = small("one");
+    let reference = registry.place(&image.bundle(), "app", "1");
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    client.pull(&reference).await.unwrap();
+    One { _registry: registry, image, reference, node, client }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pulled_image_is_there_at_once_under_its_id() {
@@ -180,12 +199,7 @@ async fn the_user_of_the_config_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verbose_adds_the_top_layer_and_the_config() {
-    let registry = TestRegistry::open();
-    let image = small("one");
-    let reference = registry.place(&image.bundle(), "app", "1");
-    let node = Node::start().await;
-    let mut client = node.client().await;
-    client.pull(&reference).await.unwrap();
+    let One { _registry, image, reference, node: _node, mut client } = one_image().await;
     let request = v1::ImageStatusRequest { image: spec(&reference), verbose: true };
     let answer = client.0.image_status(request).await.unwrap().into_inner();
     let info: Value = serde_json::from_str(&answer.info["info"]).unwrap();
@@ -290,12 +304,7 @@ async fn a_short_id_removes_and_an_ambiguous_one_does_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_by_other_hands_are_seen_within_a_second() {
-    let registry = TestRegistry::open();
-    let image = small("one");
-    let reference = registry.place(&image.bundle(), "app", "1");
-    let node = Node::start().await;
-    let mut client = node.client().await;
-    client.pull(&reference).await.unwrap();
+    let One { _registry, image, reference, node, client } = one_image().await;
     let other = node.other_hand();
     let within_a_second = async |what: &str, tag: &str, want: bool| {
         let began = Instant::now();
@@ -316,12 +325,7 @@ async fn changes_by_other_hands_are_seen_within_a_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_image_is_not_present() {
-    let registry = TestRegistry::open();
-    let image = small("one");
-    let reference = registry.place(&image.bundle(), "app", "1");
-    let node = Node::start().await;
-    let mut client = node.client().await;
-    client.pull(&reference).await.unwrap();
+    let One { _registry, image, reference, node, mut client } = one_image().await;
     let blob = node.root().join("store/blobs/sha256").join(image.config.digest.hex());
     std::fs::remove_file(&blob).unwrap();
     node.engine.store().touch(image.id(), jiff::Timestamp::now()).unwrap();

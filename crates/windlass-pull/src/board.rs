@@ -6,12 +6,14 @@
 //! Invariants: `a_pull_is_on_the_board_until_it_ends`, `rates_follow_the_last_seconds`, `only_the_last_pulls_are_kept`,
 //! `a_dropped_pull_leaves_the_board`.
 
+mod entry;
+mod rate;
+mod state;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use windlass_core::reason::Reason;
@@ -20,159 +22,17 @@ use crate::PullError;
 use crate::events::{Event, LayerState, Outcome};
 use crate::request::PullReport;
 
+pub use state::{BoardState, Ending, LayerRow, PastPull, Phase, PhaseTimes, PullState, RowState};
+
+use entry::{Entry, Layer};
+use rate::Rate;
+
 /// Pulls that have ended and are still told of.
 const RECENT_MAX: usize = 100;
 /// Pulls that may end before who counts them has taken them in: a hundred callers of one image, several times over.
 const ENDINGS_MAX: usize = 1024;
-/// Layers shown of one pull; an image may have thousands.
-const LAYERS_MAX: usize = 512;
-/// Over how long a rate is taken.
-const RATE_WINDOW: Duration = Duration::from_secs(3);
 /// Bytes of an error's text that are kept.
 const MESSAGE_MAX: usize = 2048;
-
-/// All there is to see.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct BoardState {
-    /// Pulls under way, the oldest first.
-    pub pulls: Vec<PullState>,
-    /// Pulls that have ended, the latest first.
-    pub recent: Vec<PastPull>,
-}
-
-/// One pull under way.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PullState {
-    /// Number within this process.
-    pub number: u64,
-    /// The reference as typed.
-    pub image: String,
-    /// The platform chosen, once it is.
-    pub platform: Option<String>,
-    /// What the reference names, once it is known.
-    pub digest: Option<String>,
-    /// When it began.
-    pub since: Timestamp,
-    /// What it is doing.
-    pub phase: Phase,
-    /// The layers, lowest first, at most 512.
-    pub layers: Vec<LayerRow>,
-    /// Layers in all.
-    pub layer_count: usize,
-    /// Compressed bytes here, of those that this pull fetches.
-    pub done_bytes: u64,
-    /// Compressed bytes that this pull fetches.
-    pub total_bytes: u64,
-    /// Bytes a second in the last seconds.
-    pub rate_bytes_per_second: u64,
-    /// Seconds until all bytes are here at that rate; `None`: not known.
-    pub eta_seconds: Option<u64>,
-}
-
-/// What a pull is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// Asking the registry what the reference names.
-    Resolving,
-    /// Fetching and unpacking.
-    Layers,
-    /// Making the image durable and visible.
-    Committing,
-}
-
-/// One layer of a pull under way.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LayerRow {
-    /// Digest of the compressed bytes.
-    pub digest: String,
-    /// Compressed bytes in all.
-    pub size_bytes: u64,
-    /// Compressed bytes here.
-    pub done_bytes: u64,
-    /// What it is doing.
-    pub state: RowState,
-    /// Bytes a second in the last seconds.
-    pub rate_bytes_per_second: u64,
-    /// Seconds until all bytes are here at that rate.
-    pub eta_seconds: Option<u64>,
-}
-
-/// What a layer is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RowState {
-    /// It was here before.
-    AlreadyHere,
-    /// It waits for a slot or for another pull.
-    Waiting,
-    /// Bytes arrive.
-    Downloading,
-    /// All bytes are here.
-    Unpacking,
-    /// It is in the store.
-    Done,
-}
-
-/// One pull that has ended.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PastPull {
-    /// Number within this process.
-    pub number: u64,
-    /// The reference as typed.
-    pub image: String,
-    /// When it ended.
-    pub at: Timestamp,
-    /// Time of each phase.
-    pub times: PhaseTimes,
-    /// How it ended.
-    pub ending: Ending,
-    /// The credential that was accepted or else the last one that was refused, by its source; `None`: anonymous.
-    pub credential: Option<String>,
-    /// Bytes of layers that were fetched.
-    pub fetched_bytes: u64,
-    /// Layers of an image that is now here, a layer used twice counted once.
-    pub layers: usize,
-    /// Of these, how many were here before.
-    pub layers_already_here: usize,
-}
-
-/// How long each phase took, in milliseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PhaseTimes {
-    /// Until the reference had led to a manifest.
-    pub resolve_ms: u64,
-    /// Fetching and unpacking.
-    pub layers_ms: u64,
-    /// Making it durable and visible.
-    pub commit_ms: u64,
-    /// In all.
-    pub total_ms: u64,
-}
-
-/// How a pull ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "ending")]
-pub enum Ending {
-    /// Something was fetched.
-    Pulled,
-    /// Nothing newer at the registry.
-    UpToDate,
-    /// It failed.
-    Failed {
-        /// Our stable word.
-        reason: &'static str,
-        /// What happened, without secrets.
-        message: String,
-    },
-    /// The caller gave up.
-    Canceled,
-}
 
 /// The board of one engine. Clones share it.
 #[derive(Debug, Clone)]
@@ -192,56 +52,6 @@ struct Rows {
     pulls: BTreeMap<u64, Entry>,
     recent: VecDeque<PastPull>,
     next: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    image: String,
-    platform: Option<String>,
-    digest: Option<String>,
-    since: Timestamp,
-    began: Instant,
-    resolved: Option<Instant>,
-    committing: Option<Instant>,
-    layers: Vec<Layer>,
-}
-
-#[derive(Debug)]
-struct Layer {
-    digest: String,
-    size_bytes: u64,
-    state: LayerState,
-    rate: Rate,
-}
-
-/// Bytes at moments of the last seconds.
-#[derive(Debug, Default)]
-struct Rate {
-    seen: VecDeque<(Instant, u64)>,
-}
-
-impl Rate {
-    fn see(&mut self, now: Instant, bytes: u64) {
-        if self.seen.back().is_some_and(|(_, last)| *last > bytes) {
-            // The download began again.
-            self.seen.clear();
-        }
-        self.seen.push_back((now, bytes));
-        // One from before the window stays, so that there is always one to compare with.
-        while self.seen.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= RATE_WINDOW) {
-            self.seen.pop_front();
-        }
-    }
-
-    fn bytes_per_second(&self, now: Instant) -> u64 {
-        let (Some((from, before)), Some((_, after))) = (self.seen.front(), self.seen.back()) else { return 0 };
-        let millis = now.duration_since(*from).as_millis();
-        u64::try_from(u128::from(after - before) * 1000 / millis.max(1)).unwrap_or(u64::MAX)
-    }
-}
-
-fn eta(left_bytes: u64, rate: u64) -> Option<u64> {
-    (rate > 0).then(|| left_bytes.div_ceil(rate))
 }
 
 impl Board {
@@ -277,21 +87,11 @@ impl Board {
 
     /// Puts a pull on the board.
     pub(crate) fn begin(&self, image: &str) -> Tracked {
-        let entry = Entry {
-            image: image.to_owned(),
-            platform: None,
-            digest: None,
-            since: Timestamp::now(),
-            began: Instant::now(),
-            resolved: None,
-            committing: None,
-            layers: Vec::new(),
-        };
         let number = {
             let mut rows = self.inner.lock();
             let number = rows.next;
             rows.next += 1;
-            rows.pulls.insert(number, entry);
+            rows.pulls.insert(number, Entry::new(image));
             number
         };
         self.inner.changed();
@@ -459,83 +259,10 @@ fn log(past: &PastPull) {
     tracing::info!(image, outcome, credential, fetched_bytes, resolve_ms, layers_ms, commit_ms, total_ms, "pull ended");
 }
 
-impl Entry {
-    fn times(&self, now: Instant) -> PhaseTimes {
-        let millis = |from: Instant, to: Instant| u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX);
-        let resolved = self.resolved.unwrap_or(now);
-        let committing = self.committing.unwrap_or(now);
-        PhaseTimes {
-            resolve_ms: millis(self.began, resolved),
-            layers_ms: millis(resolved, committing),
-            commit_ms: millis(committing, now),
-            total_ms: millis(self.began, now),
-        }
-    }
-
-    fn state(&self, number: u64, now: Instant) -> PullState {
-        let phase = match (self.resolved, self.committing) {
-            (_, Some(_)) => Phase::Committing,
-            (Some(_), None) => Phase::Layers,
-            (None, None) => Phase::Resolving,
-        };
-        let fetched = || self.layers.iter().filter(|layer| layer.state != LayerState::AlreadyHere);
-        let done_bytes = fetched().map(Layer::done_bytes).sum();
-        let total_bytes: u64 = fetched().map(|layer| layer.size_bytes).sum();
-        let rate = fetched().map(|layer| layer.rate_now(now)).sum();
-        PullState {
-            number,
-            image: self.image.clone(),
-            platform: self.platform.clone(),
-            digest: self.digest.clone(),
-            since: self.since,
-            phase,
-            layers: self.layers.iter().take(LAYERS_MAX).map(|layer| layer.row(now)).collect(),
-            layer_count: self.layers.len(),
-            done_bytes,
-            total_bytes,
-            rate_bytes_per_second: rate,
-            eta_seconds: eta(total_bytes.saturating_sub(done_bytes), rate),
-        }
-    }
-}
-
-impl Layer {
-    fn done_bytes(&self) -> u64 {
-        match self.state {
-            LayerState::Waiting => 0,
-            LayerState::Downloading { done_bytes } => done_bytes.min(self.size_bytes),
-            LayerState::AlreadyHere | LayerState::Unpacking | LayerState::Done => self.size_bytes,
-        }
-    }
-
-    fn rate_now(&self, now: Instant) -> u64 {
-        match self.state {
-            LayerState::Downloading { .. } => self.rate.bytes_per_second(now),
-            LayerState::AlreadyHere | LayerState::Waiting | LayerState::Unpacking | LayerState::Done => 0,
-        }
-    }
-
-    fn row(&self, now: Instant) -> LayerRow {
-        let (done_bytes, rate) = (self.done_bytes(), self.rate_now(now));
-        LayerRow {
-            digest: self.digest.clone(),
-            size_bytes: self.size_bytes,
-            done_bytes,
-            state: match self.state {
-                LayerState::AlreadyHere => RowState::AlreadyHere,
-                LayerState::Waiting => RowState::Waiting,
-                LayerState::Downloading { .. } => RowState::Downloading,
-                LayerState::Unpacking => RowState::Unpacking,
-                LayerState::Done => RowState::Done,
-            },
-            rate_bytes_per_second: rate,
-            eta_seconds: eta(self.size_bytes - done_bytes, rate),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use windlass_core::digest::Digest;
 
     use super::*;

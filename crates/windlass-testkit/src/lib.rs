@@ -8,12 +8,14 @@
 //! - [`program`]: a program of a few bytes, for containers.
 //! - [`tools`]: skopeo, podman, docker-registry and others where they are installed.
 //! - [`canary`]: finds a secret in whatever a program wrote.
+//! - [`client`]: a registry client that waits no longer than a test should.
 //! - [`clock`]: a clock that moves when it is told to.
 //!
 //! Only for tests: failures panic with what went wrong.
 #![forbid(unsafe_code)]
 
 pub mod canary;
+pub mod client;
 pub mod clock;
 pub mod documents;
 pub mod faults;

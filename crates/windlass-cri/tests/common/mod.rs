@@ -26,6 +26,7 @@ use windlass_proto::cri::v1::image_service_client::ImageServiceClient;
 use windlass_proto::cri::v1::runtime_service_client::RuntimeServiceClient;
 use windlass_pull::{Engine, EngineConfig};
 use windlass_store::{Store, StoreOptions};
+pub use windlass_testkit::client::client_config;
 
 /// A node: store, engine, server, socket. Everything ends with it.
 pub struct Node {
@@ -35,17 +36,6 @@ pub struct Node {
     pub dir: tempfile::TempDir,
     stop: CancellationToken,
     _file: SocketFile,
-}
-
-/// Waits short enough for tests; nothing here sleeps for luck, these only end what would not end.
-pub fn client_config() -> ClientConfig {
-    let mut config = ClientConfig::default();
-    config.timeouts.header = Duration::from_secs(2);
-    config.timeouts.idle = Duration::from_secs(2);
-    config.timeouts.progress = Duration::from_secs(4);
-    config.retry.first_wait = Duration::from_millis(5);
-    config.retry.longest_wait = Duration::from_millis(20);
-    config
 }
 
 impl Node {

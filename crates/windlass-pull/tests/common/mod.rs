@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use windlass_core::keyring::{Credential, Mode};
 use windlass_core::platform::Platform;
@@ -12,22 +11,12 @@ use windlass_distribution::{Client, ClientConfig};
 use windlass_pull::events::{Event, EventSink, Silent};
 use windlass_pull::{Credentials, Engine, EngineConfig, ImageLimits, PullError, PullOptions, PullReport, PullRequest};
 use windlass_store::{SnapshotFormat, Store, StoreOptions};
+pub use windlass_testkit::client::client_config;
 
 /// An engine with everything around it.
 pub struct Rig {
     pub engine: Engine,
     pub dir: tempfile::TempDir,
-}
-
-/// Waits short enough for tests; nothing here sleeps for luck, these only end what would not end.
-pub fn client_config() -> ClientConfig {
-    let mut config = ClientConfig::default();
-    config.timeouts.header = Duration::from_secs(2);
-    config.timeouts.idle = Duration::from_secs(2);
-    config.timeouts.progress = Duration::from_secs(4);
-    config.retry.first_wait = Duration::from_millis(5);
-    config.retry.longest_wait = Duration::from_millis(20);
-    config
 }
 
 /// The same for a registry that speaks plain http and would not answer a question for TLS.
