@@ -33,4 +33,5 @@ pub use error::{ClientError, FetchError, Step, TransportError};
 pub use push::{Mount, Pushed, UploadSource};
 pub use repository::Repository;
 pub use resolve::{FetchedManifest, ManifestHead, TagOrDigest};
-pub use words::{RateLimit, Words};
+pub use retry::chance;
+pub use words::{RateLimit, Words, escape, retry_after};

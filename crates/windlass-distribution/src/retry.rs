@@ -56,7 +56,7 @@ impl Tries {
 }
 
 /// A number in 0..1 that is good enough for jitter.
-pub(crate) fn chance() -> f64 {
+pub fn chance() -> f64 {
     use std::hash::{BuildHasher as _, RandomState};
     // A fresh `RandomState` has fresh keys, so the hash of nothing is random enough.
     let bits = RandomState::new().hash_one(0u8) >> 11;

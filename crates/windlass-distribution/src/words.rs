@@ -86,7 +86,7 @@ fn one_error(entry: &ErrorEntry) -> String {
 }
 
 /// Foreign text for people: control, direction and invisible characters escaped, cut at `most` bytes.
-pub(crate) fn escape(text: &str, most: usize) -> String {
+pub fn escape(text: &str, most: usize) -> String {
     let mut shown = String::new();
     for c in text.chars() {
         let hostile = c.is_control()
@@ -175,7 +175,7 @@ fn warning_text(value: &str) -> Option<String> {
 }
 
 /// `Retry-After` as a wait from `now`: seconds or an HTTP date; a date in the past is no wait.
-pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));

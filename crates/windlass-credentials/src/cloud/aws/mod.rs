@@ -1,0 +1,4 @@
+//! Amazon ECR.
+
+mod keys;
+mod sigv4;
