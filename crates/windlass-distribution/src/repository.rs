@@ -1,6 +1,6 @@
 //! One image's session: which endpoints are asked in which order, and what they said so far.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -15,6 +15,7 @@ use crate::attempt::Attempt;
 use crate::client::{ClientInner, CredentialMode};
 use crate::counters::{Counters, Tally};
 use crate::error::{FetchError, Step};
+use crate::renewal::Renewal;
 use crate::retry::{Tries, chance};
 use crate::session::{Patience, Session, WaitBudget};
 use crate::words::{RateLimit, Warnings};
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) tally: Tally,
     budget: WaitBudget,
     notes: Mutex<Notes>,
+    renewal: OnceLock<Renewal>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +75,11 @@ impl Shared {
         self.budget.grant(wait)
     }
 
+    /// A newer credential in the place of a refused one, where one is to be had.
+    pub(crate) async fn renewed(&self, refused: &Candidate) -> Option<Candidate> {
+        self.renewal.get()?.ask(refused.clone()).await
+    }
+
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,6 +101,7 @@ impl Repository {
             tally: Tally::default(),
             budget: WaitBudget::new(client.config.retry.retry_after_total),
             notes: Mutex::default(),
+            renewal: OnceLock::new(),
         };
         let inner = RepositoryInner {
             client,
@@ -104,6 +112,15 @@ impl Repository {
             sessions: OnceCell::new(),
         };
         Repository { inner: Arc::new(inner) }
+    }
+
+    /// Asks for a newer credential where the registry refuses one, also one that it took before. Ours is the only mode in
+    /// which that happens; said a second time, nothing changes.
+    pub fn renew_by(&self, renewal: Renewal) {
+        match self.inner.mode {
+            CredentialMode::Windlass => drop(self.inner.shared.renewal.set(renewal)),
+            CredentialMode::Kubelet => {}
+        }
     }
 
     /// The registry host of the reference.

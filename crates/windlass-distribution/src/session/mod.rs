@@ -1,7 +1,8 @@
 //! One endpoint in one session: its credentials in order, its retries, its answers.
 //!
 //! Invariants: `the_next_credential_is_tried_on_401_403_and_404`, `the_same_credential_is_retried_on_429_and_5xx`,
-//! `kubelet_mode_tries_exactly_what_it_was_given`, `two_rounds_are_all_there_are`.
+//! `kubelet_mode_tries_exactly_what_it_was_given`, `two_rounds_are_all_there_are`,
+//! `a_refused_credential_is_renewed_once`.
 
 mod negotiate;
 
@@ -68,8 +69,8 @@ pub(crate) struct Session {
     client: Arc<ClientInner>,
     shared: Arc<Shared>,
     profile: Profile,
-    /// In trying order; `None` is the anonymous attempt.
-    candidates: Vec<Option<Candidate>>,
+    /// In trying order; `None` is the anonymous attempt. A refused one may be replaced by a newer one.
+    candidates: Mutex<Vec<Option<Candidate>>>,
     mode: CredentialMode,
     state: Mutex<State>,
 }
@@ -93,7 +94,7 @@ impl Session {
         mode: CredentialMode,
     ) -> Session {
         let profile = Profile::of(&endpoint.settings);
-        let candidates = candidates(&endpoint, given, mode, client.config.anonymous_fallback);
+        let candidates = Mutex::new(candidates(&endpoint, given, mode, client.config.anonymous_fallback));
         Session { endpoint, client, shared, profile, candidates, mode, state: Mutex::default() }
     }
 
@@ -114,7 +115,8 @@ impl Session {
 
     /// The candidate that was accepted: `Some(None)` is anonymous.
     pub(crate) fn accepted(&self) -> Option<Option<Candidate>> {
-        self.state().accepted.map(|at| self.candidates[at].clone())
+        let at = self.state().accepted?;
+        Some(self.candidates()[at].clone())
     }
 
     /// The URL of something below the endpoint's API root.
@@ -160,10 +162,11 @@ impl Session {
     /// The answer may have any status but 401, 403, 404, 408, 429 and those of a failing server.
     pub(crate) async fn request(&self, job: &Job, tries: &mut Tries) -> Result<Answer, FetchError> {
         let known = self.state().accepted;
-        let mut refusals = Vec::new();
-        for at in known.unwrap_or(0)..self.candidates.len() {
-            let candidate = self.candidates[at].as_ref();
-            let credential = candidate.map_or(Credential::Anonymous, |c| c.credential.clone());
+        let (mut at, end) = (known.unwrap_or(0), self.candidates().len());
+        let (mut refusals, mut is_renewed) = (Vec::new(), false);
+        while at < end {
+            let candidate = self.candidates()[at].clone();
+            let credential = candidate.as_ref().map_or(Credential::Anonymous, |c| c.credential.clone());
             let refused = match Negotiation::new(self, credential, job, tries).run().await? {
                 Verdict::Answer(answer) => {
                     self.state().accepted = Some(at);
@@ -174,14 +177,39 @@ impl Session {
             };
             let not_there = refused.status == 404 && (known == Some(at) || !self.state().challenged);
             let elsewhere = refused.elsewhere;
-            self.note(candidate, &refused);
+            self.note(candidate.as_ref(), &refused);
+            if !is_renewed && matches!(refused.status, 401 | 403) && !elsewhere && self.renew(at, candidate).await {
+                is_renewed = true;
+                continue;
+            }
             refusals.push(refused);
+            (at, is_renewed) = (at + 1, false);
             if not_there || elsewhere || self.mode == CredentialMode::Kubelet {
                 break;
             }
         }
         self.client.breakers.answered(self.host());
         Err(self.refusal(job, refusals))
+    }
+
+    /// Puts a newer credential in the place of a refused one. `false`: there is none.
+    async fn renew(&self, at: usize, refused: Option<Candidate>) -> bool {
+        let Some(refused) = refused.filter(|_| self.endpoint.credentials == CredentialPolicy::Registry) else {
+            return false;
+        };
+        let newer = |candidate: &Candidate| candidate.credential != refused.credential;
+        // Another request may have met the same refusal before.
+        if self.candidates()[at].as_ref().is_some_and(newer) {
+            return true;
+        }
+        let Some(candidate) = self.shared.renewed(&refused).await.filter(newer) else { return false };
+        tracing::debug!(host = %self.host(), origin = %candidate.origin, "a refused credential was renewed");
+        self.candidates()[at] = Some(candidate);
+        true
+    }
+
+    fn candidates(&self) -> MutexGuard<'_, Vec<Option<Candidate>>> {
+        self.candidates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends the request with this proof; failures of the moment are waited out.

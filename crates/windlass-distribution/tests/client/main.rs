@@ -7,6 +7,7 @@ mod mirrors;
 mod pull;
 mod push;
 mod redirect;
+mod renewal;
 mod support;
 mod tls;
 mod web;
