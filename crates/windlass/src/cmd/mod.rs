@@ -2,6 +2,7 @@
 
 mod completion;
 mod config;
+mod credentials;
 mod demo;
 mod ensure;
 mod fsck;
@@ -73,6 +74,8 @@ pub(crate) enum Command {
     Copy(transfer::CopyArgs),
     /// Gives an image of the store more names.
     Tag(tag::Args),
+    /// Shows which credentials would be tried for an image, in order, and where they come from.
+    Credentials(credentials::Args),
     /// Makes and examines pull secrets.
     Secret(secret::Args),
     /// Shows or checks the configuration.
@@ -100,6 +103,7 @@ impl Command {
             | Command::Unpack(_)
             | Command::Push(_)
             | Command::Copy(_)
+            | Command::Credentials(_)
             | Command::Images(_)
             | Command::Inspect(_)
             | Command::Rmi(_)
@@ -136,6 +140,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Pin(args) => pin::pin(&args, session),
         Command::Unpin(args) => pin::unpin(&args, session),
         Command::Tag(args) => tag::run(&args, session),
+        Command::Credentials(args) => credentials::run(&args, session),
         Command::Secret(args) => secret::run(args, session),
         Command::Config(args) => config::run(args, session),
         Command::Completion(args) => completion::run(&args),

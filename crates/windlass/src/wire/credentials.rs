@@ -23,7 +23,7 @@ pub(crate) enum Whose {
 }
 
 /// The sources; nothing is read yet.
-pub(super) fn sources(node: &Node, whose: Whose) -> Arc<CredentialSources> {
+pub(crate) fn sources(node: &Node, whose: Whose) -> Arc<CredentialSources> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let builder = CredentialSources::builder();
     let builder = match whose {

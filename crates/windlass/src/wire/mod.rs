@@ -14,7 +14,7 @@ use windlass_store::StoreError;
 
 pub(crate) use beside::{Beside, manifest};
 pub(crate) use client::client;
-pub(crate) use credentials::Whose;
+pub(crate) use credentials::{Whose, sources};
 pub(crate) use engine::{document_limits, engine, engine_of_daemon, engine_without_store, platform, verification};
 pub(crate) use store::{store_of_daemon, store_to_read, store_to_write};
 
