@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 use windlass_core::backoff::Backoff;
-use windlass_core::keyring::{Mode, PullSecret};
+use windlass_core::keyring::{Candidate, Mode, PullSecret};
 use windlass_core::manifest::DocumentLimits;
 use windlass_core::platform::Platform;
 use windlass_core::reference::Reference;
 use windlass_credentials::{CredentialSources, Lookup};
-use windlass_distribution::{Client, Repository};
+use windlass_distribution::{Client, Renewal, Repository};
 use windlass_store::{PullRecords, Store};
 
 use crate::PullError;
@@ -122,6 +122,22 @@ pub(crate) struct Inner {
     pub(crate) board: Board,
 }
 
+/// What is shown to a registry.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    /// In trying order.
+    pub(crate) candidates: Vec<Candidate>,
+    /// Where a newer one comes from; nowhere for what a caller gave.
+    pub(crate) renewal: Option<Renewal>,
+}
+
+impl Login {
+    /// Credentials that a caller gave; there are no others.
+    pub(crate) fn given(candidates: Vec<Candidate>) -> Login {
+        Login { candidates, renewal: None }
+    }
+}
+
 impl Engine {
     /// Makes an engine.
     pub fn new(config: EngineConfig) -> Engine {
@@ -201,7 +217,39 @@ impl Inner {
     /// A session with the registry of a reference, with everything this process may show it.
     pub(crate) async fn repository(&self, reference: &Reference, mode: Mode) -> Result<Repository, PullError> {
         let found = self.credentials(reference, &[], mode).await?;
-        Ok(self.client.repository(reference, found.candidates, mode))
+        Ok(self.open(reference, self.login(reference, found.candidates, &[], mode), mode))
+    }
+
+    /// These credentials, each of which may be asked for again at its source once the registry refuses it.
+    pub(crate) fn login(
+        &self,
+        reference: &Reference,
+        candidates: Vec<Candidate>,
+        secrets: &[PullSecret],
+        mode: Mode,
+    ) -> Login {
+        let (sources, reference, secrets) = (self.credentials.clone(), reference.clone(), secrets.to_vec());
+        let renewal = Renewal::new(move |refused| {
+            let (sources, reference, secrets) = (sources.clone(), reference.clone(), secrets.clone());
+            Box::pin(async move {
+                if !sources.forget(&reference) {
+                    return None;
+                }
+                let found = sources.candidates(&reference, &secrets, mode).await.ok()?;
+                let same = |other: &Candidate| other.origin == refused.origin && other.key == refused.key;
+                found.candidates.into_iter().find(same)
+            })
+        });
+        Login { candidates, renewal: Some(renewal) }
+    }
+
+    /// A session with the registry of a reference.
+    pub(crate) fn open(&self, reference: &Reference, login: Login, mode: Mode) -> Repository {
+        let repository = self.client.repository(reference, login.candidates, mode);
+        if let Some(renewal) = login.renewal {
+            repository.renew_by(renewal);
+        }
+        repository
     }
 }
 

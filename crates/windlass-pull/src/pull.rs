@@ -12,16 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::time::Instant;
 use windlass_core::digest::Digest;
-use windlass_core::keyring::{Candidate, Mode};
+use windlass_core::keyring::Mode;
 use windlass_core::manifest::{Descriptor, ImageConfig, parse_config};
 use windlass_core::plan::note_on_layers;
 use windlass_core::platform::{self, ConfigVerdict, Wanted};
-use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
 use windlass_store::{BlobKind, Image, ImageCommit, LayerKey, LeaseOptions, Name, PullLease, Source};
 
 use crate::PullError;
-use crate::engine::{Engine, Inner, blocking};
+use crate::engine::{Engine, Inner, Login, blocking};
 use crate::events::{EventSink, Events, LayerInfo, LayerState, Outcome};
 use crate::image_size::ImageSize;
 use crate::layers::{self, LayerContext, Notes};
@@ -42,18 +41,14 @@ impl Engine {
         let events = Events::new(sink, &request.image);
         let reference = Reference::parse(&request.image).map_err(PullError::Reference)?;
         let engine = &self.inner;
-        if let Credentials::Given(candidates) = request.credentials {
-            return pull(engine, reference, candidates, request.mode, &request.options, &events).await;
-        }
-        let found = engine.credentials(&reference, &[], request.mode).await?;
-        let first = pull(engine, reference.clone(), found.candidates, request.mode, &request.options, &events).await;
-        let refused = |error: &PullError| matches!(error.reason(), Reason::Unauthorized | Reason::Denied);
-        if !first.as_ref().is_err_and(refused) || !engine.credentials.forget(&reference) {
-            return first;
-        }
-        // A helper's answer was remembered and may have expired meanwhile.
-        let found = engine.credentials(&reference, &[], request.mode).await?;
-        pull(engine, reference, found.candidates, request.mode, &request.options, &events).await
+        let login = match request.credentials {
+            Credentials::Given(candidates) => Login::given(candidates),
+            Credentials::Sources => {
+                let found = engine.credentials(&reference, &[], request.mode).await?;
+                engine.login(&reference, found.candidates, &[], request.mode)
+            }
+        };
+        pull(engine, reference, login, request.mode, &request.options, &events).await
     }
 }
 
@@ -61,12 +56,12 @@ impl Engine {
 pub(crate) async fn pull(
     engine: &Inner,
     reference: Reference,
-    candidates: Vec<Candidate>,
+    login: Login,
     mode: Mode,
     options: &PullOptions,
     events: &Events,
 ) -> Result<PullReport, PullError> {
-    let repository = engine.client.repository(&reference, candidates, mode);
+    let repository = engine.open(&reference, login, mode);
     let origin = Origin::Registry { repository: Arc::new(repository), reference: reference.clone() };
     let row = Arc::new(engine.board.begin(reference.as_typed()));
     let result = pull_from(engine, origin, reference, options, &events.on_board(&row)).await;

@@ -19,7 +19,7 @@ use windlass_store::PullMark;
 use super::{Call, Item, Memory};
 use crate::PullError;
 use crate::attempt::{Accepted, Attempts};
-use crate::engine::{Inner, blocking};
+use crate::engine::{Inner, Login, blocking};
 use crate::events::Events;
 use crate::pull::pull;
 use crate::request::{Action, EnsureCredentials, Failure, PullReport};
@@ -236,7 +236,14 @@ impl Try<'_> {
         events: &Events,
     ) -> Result<PullReport, PullFailure> {
         let (engine, request) = (&self.call.engine, &self.call.request);
-        let result = pull(engine, reference, candidates, request.mode, &request.options, events).await;
+        let login = match &request.credentials {
+            EnsureCredentials::Given(_) => Login::given(candidates),
+            EnsureCredentials::Sources => {
+                let secrets: Vec<PullSecret> = self.item.pod.resolved_secrets().cloned().collect();
+                engine.login(&reference, candidates, &secrets, request.mode)
+            }
+        };
+        let result = pull(engine, reference, login, request.mode, &request.options, events).await;
         match result {
             Ok(report) => {
                 self.tried.attempts.0.extend(report.attempts.0.iter().cloned());
