@@ -14,6 +14,7 @@ mod helper;
 mod lookup;
 mod places;
 mod provider;
+pub mod serve;
 mod sources;
 
 pub use file::{FileError, MAX_FILE_BYTES};
