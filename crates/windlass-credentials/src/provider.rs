@@ -55,4 +55,11 @@ impl ProviderError {
             ProviderError::Cloud(error) => error.reason(),
         }
     }
+
+    /// What to do; empty where nothing is known.
+    pub fn hint(&self) -> &str {
+        match self {
+            ProviderError::Cloud(error) => error.hint(),
+        }
+    }
 }

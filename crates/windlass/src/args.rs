@@ -54,7 +54,7 @@ pub(crate) struct Globals {
     pub(crate) plain_http: bool,
     /// PEM file with certificate authorities to trust beside the system's; may be repeated.
     #[arg(long, global = true, value_name = "FILE")]
-    ca_file: Vec<String>,
+    pub(crate) ca_file: Vec<String>,
     /// Platform to choose from an index, such as linux/arm64/v8 [default: this machine's].
     #[arg(long, global = true, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<String>,

@@ -7,6 +7,7 @@
 mod args;
 mod cmd;
 mod config;
+mod dispatch;
 mod failure;
 mod input;
 mod interrupt;
@@ -26,7 +27,7 @@ use session::Session;
 /// Runs one command line, arguments as the process got them, and says with which status to end.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     process::protect();
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = dispatch::by_file_name(arguments.into_iter().collect());
     let invocation = match args::parse(arguments.clone()) {
         Ok(invocation) => invocation,
         Err(error) => return misused(&error, &arguments),
@@ -46,6 +47,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn start(command: cmd::Command, session: &Session) -> Result<(), Failure> {
+    if command.starts_bare() {
+        return cmd::run(command, session);
+    }
     match session.load() {
         // The daemon has a log of its own habits.
         Ok(_) if matches!(command, cmd::Command::Node(_)) => {}

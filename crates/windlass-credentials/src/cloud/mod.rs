@@ -11,6 +11,7 @@ pub(crate) mod endpoint;
 mod error;
 pub(crate) mod files;
 pub(crate) mod form;
+pub mod google;
 pub(crate) mod json;
 pub(crate) mod moment;
 pub(crate) mod retry;

@@ -2,6 +2,7 @@
 
 mod completion;
 mod config;
+mod credential_provider;
 mod credentials;
 mod demo;
 mod ensure;
@@ -78,6 +79,8 @@ pub(crate) enum Command {
     Credentials(credentials::Args),
     /// Makes and examines pull secrets.
     Secret(secret::Args),
+    /// Answers a kubelet that asks for a cloud's registry login, as the plugins of the clouds do.
+    CredentialProvider(credential_provider::Args),
     /// Shows or checks the configuration.
     Config(config::Args),
     /// Prints the completion script of a shell.
@@ -87,6 +90,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether the command neither reads a configuration nor logs, and starts at once.
+    pub(crate) fn starts_bare(&self) -> bool {
+        matches!(self, Command::CredentialProvider(_))
+    }
+
     /// Whether the command must work with a broken configuration too.
     pub(crate) fn needs_configuration(&self) -> bool {
         match self {
@@ -110,9 +118,12 @@ impl Command {
             | Command::Pin(_)
             | Command::Unpin(_)
             | Command::Tag(_) => true,
-            Command::Demo | Command::Secret(_) | Command::Config(_) | Command::Completion(_) | Command::Version => {
-                false
-            }
+            Command::Demo
+            | Command::Secret(_)
+            | Command::CredentialProvider(_)
+            | Command::Config(_)
+            | Command::Completion(_)
+            | Command::Version => false,
         }
     }
 }
@@ -142,6 +153,7 @@ pub(crate) fn run(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Tag(args) => tag::run(&args, session),
         Command::Credentials(args) => credentials::run(&args, session),
         Command::Secret(args) => secret::run(args, session),
+        Command::CredentialProvider(args) => credential_provider::run(&args, session),
         Command::Config(args) => config::run(args, session),
         Command::Completion(args) => completion::run(&args),
         Command::Version => version::run(session),

@@ -35,7 +35,7 @@ fn config(node: &Node, globals: &Globals) -> Result<ClientConfig, Failure> {
         ca_files: node.general.ca_file.clone(),
         hosts_dirs: node.general.hosts_dir.clone(),
         registries: node.general.registries.iter().map(registry).collect::<Result<_, _>>()?,
-        proxy: proxy(&|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
+        proxy: proxy_of_environment(),
         ..ClientConfig::default()
     };
     config.timeouts.connect = node.limits.connect_timeout;
@@ -96,6 +96,11 @@ fn settings(talk: &Talk) -> Settings {
         allowed_realms: talk.allowed_realms.iter().map(|host| Host::new(host.as_str())).collect(),
         ..Settings::default()
     }
+}
+
+/// The proxies that this process's environment names.
+pub(super) fn proxy_of_environment() -> ProxyConfig {
+    proxy(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
 /// As curl and Go read them: small letters first; `HTTP_PROXY` in capitals is taken too, since no CGI runs us.

@@ -5,6 +5,7 @@ mod client;
 mod credentials;
 mod engine;
 mod store;
+mod web;
 
 use windlass_core::reason::Reason;
 pub(crate) use windlass_core::reason::chain;
@@ -17,6 +18,7 @@ pub(crate) use client::client;
 pub(crate) use credentials::{Whose, sources};
 pub(crate) use engine::{document_limits, engine, engine_of_daemon, engine_without_store, platform, verification};
 pub(crate) use store::{store_of_daemon, store_to_read, store_to_write};
+pub(crate) use web::web;
 
 use crate::failure::Failure;
 
