@@ -53,6 +53,14 @@ pub enum CloudError {
         /// Its words.
         words: String,
     },
+    /// A service has a fault of its own; the words are its own, shortened.
+    #[error("{service} fails: {words}")]
+    Failing {
+        /// The service.
+        service: String,
+        /// Its words.
+        words: String,
+    },
     /// An answer is not what the protocol says; it is withheld.
     #[error("the answer of {service} {problem}")]
     Malformed {
@@ -84,7 +92,7 @@ impl CloudError {
     pub fn reason(&self) -> Reason {
         match self {
             CloudError::NoIdentity { .. } | CloudError::Settings { .. } => Reason::InvalidConfig,
-            CloudError::Unreachable { .. } => Reason::RegistryUnavailable,
+            CloudError::Unreachable { .. } | CloudError::Failing { .. } => Reason::RegistryUnavailable,
             CloudError::Refused { .. } | CloudError::Malformed { .. } => Reason::InvalidCredentials,
             CloudError::Busy { .. } => Reason::RateLimited,
             CloudError::Realm { .. } => Reason::RealmNotTrusted,
@@ -100,6 +108,7 @@ impl CloudError {
             | CloudError::Refused { hint, .. } => hint,
             CloudError::Settings { .. }
             | CloudError::Busy { .. }
+            | CloudError::Failing { .. }
             | CloudError::Malformed { .. }
             | CloudError::Realm { .. }
             | CloudError::Timeout { .. } => "",

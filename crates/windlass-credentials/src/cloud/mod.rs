@@ -3,7 +3,6 @@
 //! One room per cloud; what they share is here: questions with tries and a deadline ([`asking`], [`retry`]), answers read
 //! with care ([`json`], [`moment`]), which URLs may be asked ([`endpoint`]), small files ([`files`]), forms ([`form`]).
 //! Nothing is kept between two questions; who asks keeps answers.
-#![expect(dead_code, reason = "the clouds come one after the other")]
 
 pub(crate) mod asking;
 pub mod aws;
