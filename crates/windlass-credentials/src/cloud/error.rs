@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 
 use windlass_core::reason::Reason;
+use windlass_distribution::TransportError;
 
 /// Why a cloud gave no login. No secret in it.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,12 @@ impl CloudError {
     pub fn reason(&self) -> Reason {
         match self {
             CloudError::NoIdentity { .. } | CloudError::Settings { .. } => Reason::InvalidConfig,
-            CloudError::Unreachable { .. } | CloudError::Failing { .. } => Reason::RegistryUnavailable,
+            CloudError::Unreachable { source, .. } => {
+                // A certificate that is not trusted has another remedy than a network that is down.
+                let transport = source.downcast_ref::<TransportError>().map(TransportError::reason);
+                transport.unwrap_or(Reason::RegistryUnavailable)
+            }
+            CloudError::Failing { .. } => Reason::RegistryUnavailable,
             CloudError::Refused { .. } | CloudError::Malformed { .. } => Reason::InvalidCredentials,
             CloudError::Busy { .. } => Reason::RateLimited,
             CloudError::Realm { .. } => Reason::RealmNotTrusted,

@@ -6,6 +6,7 @@
 
 pub(crate) mod asking;
 pub mod aws;
+pub mod detect;
 pub(crate) mod endpoint;
 mod error;
 pub(crate) mod files;

@@ -28,6 +28,9 @@ use crate::provider::{Answering, Provider, ProviderRequest};
 
 pub use settings::{AwsSettings, NodeFallback};
 
+/// What steps may take past the deadline to say what kept them.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Logins for Amazon's registries.
 #[derive(Clone, Debug)]
 pub struct Aws {
@@ -70,7 +73,8 @@ impl Aws {
             ecr::login(&ask, &registry, &keys).await
         };
         let late = CloudError::Timeout { limit_seconds: deadline.limit_seconds() };
-        tokio::time::timeout(self.settings.limit, work).await.unwrap_or(Err(late))
+        // Each step keeps the deadline and knows more about why it was missed; this one is for the rest.
+        tokio::time::timeout(self.settings.limit + GRACE, work).await.unwrap_or(Err(late))
     }
 }
 

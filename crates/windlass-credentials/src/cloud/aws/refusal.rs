@@ -125,7 +125,17 @@ pub(super) fn element(document: &str, name: &str) -> Option<String> {
 mod tests {
     use super::*;
     use http::HeaderMap;
+    use proptest::prelude::*;
     use windlass_core::secret::Secret;
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_the_reader_panic(body in "(<Code>|</Code>|<Message>|</Message>|\"__type\":|[{}\"#:&;]|.){0,40}") {
+            let refusal = read(400, &body);
+            let shown = refusal.error("ECR", &["a"], |_| String::new()).to_string();
+            prop_assert!(shown.len() < 1000 && !shown.contains('\n'));
+        }
+    }
 
     fn read(status: u16, body: &str) -> Refusal {
         let status = StatusCode::from_u16(status).unwrap();

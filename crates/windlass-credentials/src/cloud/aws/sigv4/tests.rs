@@ -1,5 +1,6 @@
 //! The test suite that AWS published.
 
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -83,4 +84,21 @@ fn no_key_shows() {
     signed.canonical.clear();
     let shown = format!("{keys:?} {signed:?}");
     assert!(!shown.contains("canary") && !shown.contains("Signature="), "{shown}");
+}
+
+proptest! {
+    #[test]
+    fn every_request_can_be_signed(path in ".{0,40}", query in "([%&=/+]|.){0,40}", body: Vec<u8>, seconds in 0u64..1 << 40) {
+        let keys = Keys {
+            access_key_id: "A".to_owned(),
+            secret: Secret::from("s"),
+            session_token: None,
+            expires: None,
+            source: String::new(),
+        };
+        let what = ToSign { method: "POST", path: &path, query: &query, headers: &[("host", "h")], body: &body };
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let signed = sign(&what, &keys, Scope { region: "r", service: "s" }, at);
+        prop_assert!(signed.authorization.expose().starts_with(ALGORITHM) && signed.date.len() >= 16);
+    }
 }

@@ -1,5 +1,7 @@
 //! Files as people write them, and the ways through them.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const CONFIG: &str = "
@@ -123,5 +125,19 @@ fn plans_that_lead_nowhere_are_named() {
     ];
     for (name, want) in table {
         assert_eq!(profiles().plan(name).unwrap_err().to_string(), want);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_file_makes_the_reader_panic(
+        text in "([\\[\\]=#; \t\"a-c\u{e9}]|role_arn|source_profile|profile |\n){0,80}",
+        name in "[a-c]",
+    ) {
+        for layout in [Layout::Config, Layout::Credentials] {
+            let mut profiles = Profiles::default();
+            profiles.add(layout, &text);
+            let _ = profiles.plan(&name);
+        }
     }
 }
