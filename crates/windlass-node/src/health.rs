@@ -56,6 +56,11 @@ impl Health {
         self.lock().get(&check)?.as_ref().err().cloned()
     }
 
+    /// The last outcome of a check of this name; `None`: there is no such check here.
+    pub(crate) fn one(&self, name: &str) -> Option<Result<(), String>> {
+        self.lock().iter().find(|(check, _)| check.as_str() == name).map(|(_, outcome)| outcome.clone())
+    }
+
     /// What keeps the daemon from being ready.
     pub(crate) fn not_ready(&self) -> Vec<NotReady> {
         let failed = |(check, outcome): (&Check, &Result<(), String>)| {
@@ -98,6 +103,8 @@ mod tests {
         assert!(!is_ready);
         assert_eq!(text, "[+]store ok\n[-]containerd failed: connection refused\nreadyz check failed\n");
         assert_eq!(health.not_ready().len(), 1);
+        assert_eq!((health.one("store"), health.one("socket")), (Some(Ok(())), None));
+        assert!(health.one("containerd").unwrap().is_err());
         health.set(Check::Containerd, Ok(()));
         assert_eq!(health.lines(), (true, "[+]store ok\n[+]containerd ok\nreadyz check passed\n".to_owned()));
     }

@@ -227,6 +227,23 @@ fn a_drain_gives_pulls_their_time_and_then_cancels_them() {
 }
 
 #[test]
+fn health_is_told_in_one_word_or_check_by_check() {
+    let world = World::new();
+    let node = world.node("");
+    let table = [
+        ("/livez", 200, "ok\n"),
+        ("/livez?verbose", 200, "[+]ping ok\nlivez check passed\n"),
+        ("/readyz", 200, "ok\n"),
+        ("/readyz?verbose", 200, "[+]store ok\n[+]socket ok\n[+]work ok\nreadyz check passed\n"),
+        ("/readyz/store", 200, "ok\n"),
+        ("/readyz/moon", 404, "no such check\n"),
+    ];
+    for (path, status, body) in table {
+        assert_eq!(node.get(path), (status, body.to_owned()), "{path}");
+    }
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let world = World::new();
     let (_registry, reference) = stalled(&world);
