@@ -5,7 +5,7 @@
 //! of our making, bounded in time and output, in a process group of its own that is killed when time is up.
 
 mod run;
-mod trust;
+pub(crate) mod trust;
 
 pub use trust::TrustedOwner;
 

@@ -11,6 +11,7 @@ use windlass_core::reference::Reference;
 use windlass_core::secret::Secret;
 
 use crate::cloud::CloudError;
+use crate::plugin::PluginError;
 
 /// What a provider is asked.
 #[derive(Clone, Debug)]
@@ -46,6 +47,9 @@ pub enum ProviderError {
     /// A cloud.
     #[error(transparent)]
     Cloud(#[from] CloudError),
+    /// A program.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
 }
 
 impl ProviderError {
@@ -53,13 +57,15 @@ impl ProviderError {
     pub fn reason(&self) -> Reason {
         match self {
             ProviderError::Cloud(error) => error.reason(),
+            ProviderError::Plugin(error) => error.reason(),
         }
     }
 
-    /// What to do; empty where nothing is known.
+    /// What to do; empty where nothing is known beyond the reason.
     pub fn hint(&self) -> &str {
         match self {
             ProviderError::Cloud(error) => error.hint(),
+            ProviderError::Plugin(_) => "",
         }
     }
 }

@@ -3,14 +3,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use windlass_core::dockerconfig::Document;
-use windlass_core::keyring::{Credential, Keyring, Mode, Origin, PullSecret, Ring, Skipped};
+use windlass_core::keyring::{Candidate, Credential, Keyring, Mode, Origin, PullSecret, Ring, Skipped};
+use windlass_core::reason::chain;
 use windlass_core::reference::Reference;
 
+use crate::accounts::{ServiceAccount, TokenDirectory};
 use crate::file::{Choice, ConfigFile, Content, FileError};
 use crate::helper::{HelperPolicy, Helpers, WhichHelpers};
-use crate::lookup::{CredentialsError, Lookup};
+use crate::lookup::{CredentialsError, Lookup, ProviderKind, ProviderState, RefusedOutcome};
 use crate::places::{NodePlaces, Person};
+use crate::plugin::{PluginConfigError, PluginSet, PluginSettings, ProviderConfigState, Reloaded};
+use crate::providers::{BuiltIn, Question, Renewals, Slot, Told};
 
 /// One place where credentials come from. A source is asked for a ring and never fails for reasons of its own
 /// content, except where it was named on purpose.
@@ -93,6 +98,9 @@ pub struct Builder {
     node: Option<NodePlaces>,
     person: Option<Person>,
     helpers: HelperPolicy,
+    plugins: Option<PluginSettings>,
+    clouds: Vec<BuiltIn>,
+    tokens: Option<TokenDirectory>,
 }
 
 impl Builder {
@@ -126,7 +134,26 @@ impl Builder {
         self
     }
 
-    /// The sources. Nothing is read yet.
+    /// Asks the programs of a configuration, as a kubelet does, after all files.
+    pub fn plugins(mut self, settings: PluginSettings) -> Builder {
+        self.plugins = Some(settings);
+        self
+    }
+
+    /// Asks a cloud in this process, after all programs. By the kubelet's rules there are none.
+    pub fn builtin(mut self, cloud: BuiltIn) -> Builder {
+        self.clouds.push(cloud);
+        self
+    }
+
+    /// Says where the tokens of service accounts are, for programs that want one.
+    pub fn service_account_tokens(mut self, directory: impl Into<PathBuf>) -> Builder {
+        self.tokens = Some(TokenDirectory::new(directory));
+        self
+    }
+
+    /// The sources. Nothing is read yet; [`CredentialSources::reload`] tells whether the configuration of providers can
+    /// be used.
     pub fn build(self) -> CredentialSources {
         let mut sources = self.given;
         let authfiles = (!self.authfiles.is_empty()).then(|| Source::authfiles(self.authfiles));
@@ -137,7 +164,15 @@ impl Builder {
             .collect();
         let given = sources.len();
         sources.extend(files);
-        CredentialSources { sources: sources.into(), given, helpers: Helpers::new(self.helpers) }
+        CredentialSources {
+            sources: sources.into(),
+            given,
+            helpers: Helpers::new(self.helpers),
+            plugins: self.plugins.map(|settings| Arc::new(PluginSet::new(settings))),
+            clouds: self.clouds.into_iter().map(|cloud| Arc::new(Slot::cloud(cloud))).collect(),
+            tokens: self.tokens,
+            renewals: Renewals::default(),
+        }
     }
 }
 
@@ -148,6 +183,19 @@ pub struct CredentialSources {
     /// How many of the sources, at the front, were given by the caller and stand before pull secrets.
     given: usize,
     helpers: Helpers,
+    plugins: Option<Arc<PluginSet>>,
+    clouds: Vec<Arc<Slot>>,
+    tokens: Option<TokenDirectory>,
+    renewals: Renewals,
+}
+
+/// For whom credentials are looked up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asker<'a> {
+    /// The pod's pull secrets, in its order.
+    pub pull_secrets: &'a [PullSecret],
+    /// The pod's service account.
+    pub service_account: Option<&'a ServiceAccount>,
 }
 
 impl CredentialSources {
@@ -156,16 +204,30 @@ impl CredentialSources {
         Builder::default()
     }
 
-    /// The credentials for an image, in trying order.
-    ///
-    /// Dropping the future stops a running helper; files are read to their end in the background.
+    /// The credentials for an image, in trying order, for a pod without a service account or for nobody in particular.
     ///
     /// # Errors
-    /// Kubelet mode: a pull secret is malformed. Both modes: a file named on purpose cannot be used.
+    /// As [`CredentialSources::candidates_for`].
     pub async fn candidates(
         &self,
         reference: &Reference,
         pull_secrets: &[PullSecret],
+        mode: Mode,
+    ) -> Result<Lookup, CredentialsError> {
+        self.candidates_for(reference, Asker { pull_secrets, service_account: None }, mode).await
+    }
+
+    /// The credentials for an image, in trying order.
+    ///
+    /// Dropping the future stops a running helper or plugin; files are read to their end in the background.
+    ///
+    /// # Errors
+    /// Kubelet mode: a pull secret is malformed. Both modes: a file named on purpose cannot be used, the configuration of
+    /// providers among them as long as there is none from before.
+    pub async fn candidates_for(
+        &self,
+        reference: &Reference,
+        asker: Asker<'_>,
         mode: Mode,
     ) -> Result<Lookup, CredentialsError> {
         let mut lookup = Lookup::default();
@@ -175,7 +237,7 @@ impl CredentialSources {
                 keyring.push(ring.clone());
             }
         }
-        keyring.push(Ring::of_secrets(pull_secrets, mode, &mut lookup.skipped)?);
+        keyring.push(Ring::of_secrets(asker.pull_secrets, mode, &mut lookup.skipped)?);
         for loaded in self.load_files().await? {
             let mut first_is_found = false;
             for file in loaded {
@@ -188,14 +250,100 @@ impl CredentialSources {
                 }
             }
         }
+        let plugins = self.current_plugins(&mut lookup).await?;
+        keyring.push(self.ring_of_providers(&plugins, reference, asker, mode, &mut lookup).await);
+        match mode {
+            Mode::Kubelet => {}
+            Mode::Windlass => {
+                keyring.push(self.ring_of_providers(&self.clouds, reference, asker, mode, &mut lookup).await);
+            }
+        }
         lookup.candidates = keyring.lookup(&reference.repository(), mode);
         Ok(lookup)
     }
 
-    /// Forgets what helpers answered for a registry, after it refused the credential. Returns whether there was
-    /// something to forget, i.e. whether asking again can help.
-    pub fn forget(&self, reference: &Reference) -> bool {
-        self.helpers.forget(reference.host())
+    /// Forgets the answer that a candidate came from, after the registry refused it with 401. Says whether asking again
+    /// can help; whoever asks again does so once for each refusal, lest a login that is always wrong is asked for for ever.
+    pub fn refused(&self, reference: &Reference, candidate: &Candidate) -> RefusedOutcome {
+        if let Origin::Helper { .. } = candidate.origin {
+            let forgot = self.helpers.forget(reference.host());
+            return if forgot { RefusedOutcome::AskAgain } else { RefusedOutcome::Fixed };
+        }
+        let plugins = self.plugins.as_ref().map(|set| set.slots()).unwrap_or_default();
+        let suspects: Vec<_> =
+            plugins.iter().chain(&self.clouds).filter(|slot| slot.may_have_given(&candidate.origin)).collect();
+        // Known to nobody: it was renewed meanwhile, or is over.
+        let unknown = if suspects.is_empty() { RefusedOutcome::Fixed } else { RefusedOutcome::AskAgain };
+        suspects.into_iter().find_map(|slot| slot.refused(candidate)).unwrap_or(unknown)
+    }
+
+    /// Reads the configuration of providers anew. Blocks: it reads small files. What providers answered is kept where
+    /// their part of the configuration is the same.
+    ///
+    /// # Errors
+    /// The configuration cannot be used; the one from before, where there is one, stays in use.
+    pub fn reload(&self) -> Result<Reloaded, Arc<PluginConfigError>> {
+        self.plugins.as_ref().map_or_else(|| Ok(Reloaded::default()), |set| set.reload())
+    }
+
+    /// How every provider has fared, in the order of asking.
+    pub fn provider_states(&self) -> Vec<ProviderState> {
+        let plugins = self.plugins.as_ref().map(|set| set.slots()).unwrap_or_default();
+        plugins.iter().chain(&self.clouds).map(|slot| slot.state()).collect()
+    }
+
+    /// Which configuration of providers is in use; `None` where there is none.
+    pub fn provider_config(&self) -> Option<ProviderConfigState> {
+        self.plugins.as_ref().map(|set| set.state())
+    }
+
+    /// The programs as they are configured now.
+    async fn current_plugins(&self, lookup: &mut Lookup) -> Result<Arc<[Arc<Slot>]>, CredentialsError> {
+        let Some(set) = self.plugins.clone() else { return Ok(Arc::default()) };
+        let look = move || {
+            let refreshed = set.refresh();
+            (set, refreshed)
+        };
+        let (set, refreshed) = tokio::task::spawn_blocking(look).await.map_err(|_| CredentialsError::Interrupted)?;
+        if let Err(error) = refreshed {
+            if !set.is_loaded() {
+                return Err(CredentialsError::Plugins(error));
+            }
+            let why = format!("its latest change is not in use: {}", chain(error.as_ref()));
+            lookup.skipped.push(Skipped { origin: Origin::file(set.path()), key: String::new(), why });
+        }
+        Ok(set.slots())
+    }
+
+    /// The ring of several providers, which are asked at the same time and count in their order.
+    async fn ring_of_providers(
+        &self,
+        slots: &[Arc<Slot>],
+        image: &Reference,
+        asker: Asker<'_>,
+        mode: Mode,
+        lookup: &mut Lookup,
+    ) -> Ring {
+        let mut ring = Ring::new();
+        let question = Question { image, account: asker.service_account, tokens: self.tokens.as_ref(), mode };
+        let asked = slots.iter().map(|slot| slot.ask(question, &self.renewals));
+        for Told { note, answer } in join_all(asked).await {
+            if let Some((answer, origin)) = answer {
+                for (key, login) in &answer.auth {
+                    if !ring.add(key, login.clone(), "", origin.clone()) {
+                        let why = "the key is not a registry host with an optional path".to_owned();
+                        lookup.skipped.push(Skipped { origin: origin.clone(), key: key.clone(), why });
+                    }
+                }
+            }
+            let origin = match note.kind {
+                ProviderKind::Plugin => Origin::Plugin { name: note.name.clone() },
+                ProviderKind::Cloud => Origin::Cloud { name: note.name.clone() },
+            };
+            lookup.skipped.extend(note.problem().map(|why| Skipped { origin, key: String::new(), why }));
+            lookup.providers.push(note);
+        }
+        ring
     }
 
     /// One group of files for each source that has files.

@@ -11,7 +11,7 @@ use windlass_core::keyring::{Candidate, Mode, PullSecret};
 use windlass_core::manifest::DocumentLimits;
 use windlass_core::platform::Platform;
 use windlass_core::reference::Reference;
-use windlass_credentials::{CredentialSources, Lookup};
+use windlass_credentials::{CredentialSources, Lookup, RefusedOutcome};
 use windlass_distribution::{Client, Renewal, Repository};
 use windlass_store::{PullRecords, Store};
 
@@ -232,7 +232,7 @@ impl Inner {
         let renewal = Renewal::new(move |refused| {
             let (sources, reference, secrets) = (sources.clone(), reference.clone(), secrets.clone());
             Box::pin(async move {
-                if !sources.forget(&reference) {
+                if sources.refused(&reference, &refused) != RefusedOutcome::AskAgain {
                     return None;
                 }
                 let found = sources.candidates(&reference, &secrets, mode).await.ok()?;

@@ -86,9 +86,15 @@ impl Grant {
                 namespace: namespace.clone(),
                 name: name.clone(),
             }),
-            None | Some((Origin::File { .. } | Origin::Helper { .. } | Origin::Plugin { .. } | Origin::Given, _)) => {
-                Grant::NodePods
-            }
+            None
+            | Some((
+                Origin::File { .. }
+                | Origin::Helper { .. }
+                | Origin::Plugin { .. }
+                | Origin::Cloud { .. }
+                | Origin::Given,
+                _,
+            )) => Grant::NodePods,
         }
     }
 }

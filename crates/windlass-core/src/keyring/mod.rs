@@ -116,6 +116,11 @@ pub enum Origin {
         /// Its name in the provider configuration.
         name: String,
     },
+    /// A cloud that is built in.
+    Cloud {
+        /// Its short name: `ecr`, `gcp` or `acr`.
+        name: String,
+    },
     /// A plugin that acted for a service account.
     ServiceAccount {
         /// Namespace of the account.
@@ -143,6 +148,7 @@ impl fmt::Display for Origin {
             Origin::File { path } => write!(f, "file {}", path.display()),
             Origin::Helper { name } => write!(f, "helper docker-credential-{name}"),
             Origin::Plugin { name } => write!(f, "plugin {name}"),
+            Origin::Cloud { name } => write!(f, "cloud {name}"),
             Origin::ServiceAccount { namespace, name, .. } => write!(f, "service account {namespace}/{name}"),
             Origin::Given => f.write_str("the command"),
         }

@@ -44,23 +44,63 @@ impl MatchError {
 /// # Errors
 /// [`MatchError`] where the kubelet's matcher reports one; treat it as no match.
 pub fn matches(pattern: &str, image: &str) -> Result<bool, MatchError> {
+    explain(pattern, image).map(|verdict| verdict == Verdict::Covers)
+}
+
+/// Which rule decides whether a pattern covers an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It does.
+    Covers,
+    /// The ports differ as texts; none is not 443.
+    Port,
+    /// The hosts have different numbers of labels; a star stays in its label.
+    Labels,
+    /// A label of the host differs.
+    Host,
+    /// The path of the image does not begin with the path of the pattern; stars do not count there.
+    Path,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Verdict::Covers => "covers the image",
+            Verdict::Port => "has another port",
+            Verdict::Labels => "has another number of parts in its host",
+            Verdict::Host => "has another host",
+            Verdict::Path => "has a path that the image's does not begin with",
+        })
+    }
+}
+
+/// As [`matches()`], naming the rule that decides: the first of port, number of labels, host, path that does not fit.
+///
+/// # Errors
+/// As [`matches()`].
+pub fn explain(pattern: &str, image: &str) -> Result<Verdict, MatchError> {
     let pattern = GoUrl::parse(&format!("https://{pattern}")).map_err(MatchError::Pattern)?;
     let image = GoUrl::parse(&format!("https://{image}")).map_err(MatchError::Image)?;
     let (pattern_host, pattern_port) = pattern.split_port();
     let (image_host, image_port) = image.split_port();
     let labels = |host: &[u8]| host.split(|b| *b == b'.').count();
-    if pattern_port != image_port
-        || labels(pattern_host) != labels(image_host)
-        || !image.path.starts_with(&pattern.path[..])
-    {
-        return Ok(false);
+    if pattern_port != image_port {
+        return Ok(Verdict::Port);
     }
+    if labels(pattern_host) != labels(image_host) {
+        return Ok(Verdict::Labels);
+    }
+    // The kubelet looks at the path before the labels, so that a glob that is none counts only where the path fits.
+    let path_fits = image.path.starts_with(&pattern.path[..]);
     for (glob, label) in pattern_host.split(|b| *b == b'.').zip(image_host.split(|b| *b == b'.')) {
-        if !glob::matches(glob, label).map_err(|_| MatchError::Glob)? {
-            return Ok(false);
+        match glob::matches(glob, label) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Verdict::Host),
+            Err(_) if path_fits => return Err(MatchError::Glob),
+            Err(_) => return Ok(Verdict::Path),
         }
     }
-    Ok(true)
+    Ok(if path_fits { Verdict::Covers } else { Verdict::Path })
 }
 
 /// Whether a pattern may stand in a provider's `matchImages`: it parses as a URL after `https://`.
@@ -89,6 +129,20 @@ mod tests {
         ];
         for (pattern, image, want) in table {
             assert_eq!(matches(pattern, image), want, "{pattern} against {image}");
+        }
+    }
+
+    #[test]
+    fn the_rule_that_does_not_fit_is_named() {
+        let table = [
+            ("*.io/t", "r.io/team", Verdict::Covers),
+            ("r.io:443", "r.io/a", Verdict::Port),
+            ("*.dkr.ecr.*.amazonaws.com", "1.dkr.ecr.cn-north-1.amazonaws.com.cn/a", Verdict::Labels),
+            ("*.dkr.ecr.*.amazonaws.com", "1.dkr.ecr-fips.us-east-1.amazonaws.com/a", Verdict::Host),
+            ("*.registry.io/*", "a.registry.io/b", Verdict::Path),
+        ];
+        for (pattern, image, want) in table {
+            assert_eq!(explain(pattern, image), Ok(want), "{pattern} against {image}");
         }
     }
 

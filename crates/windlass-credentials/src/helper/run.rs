@@ -1,17 +1,15 @@
 //! One run of a helper: `get`, the server on standard input, JSON on standard output.
 
-use std::process::Stdio;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
 use windlass_core::keyring::Credential;
 use windlass_core::secret::Secret;
 use zeroize::Zeroizing;
 
 use super::{HELPER_OUTPUT_BYTES, HelperError, HelperPolicy, trust};
+use crate::process::{Run, RunErrorKind, run};
 
 /// What a helper prints when it knows no credential; docker compares the whole text.
 const NOT_FOUND: &str = "credentials not found in native keychain";
@@ -22,7 +20,7 @@ const MAX_MESSAGE_CHARS: usize = 200;
 
 /// Asks a helper for a server's credential.
 pub(super) async fn get(policy: &HelperPolicy, name: &str, server: &str) -> Result<Option<Credential>, HelperError> {
-    let (policy, name, server) = (Arc::new(policy.clone()), name.to_owned(), server.to_owned());
+    let (policy, name) = (Arc::new(policy.clone()), name.to_owned());
     let find = {
         let policy = Arc::clone(&policy);
         move || trust::find(&policy, &name)
@@ -30,66 +28,22 @@ pub(super) async fn get(policy: &HelperPolicy, name: &str, server: &str) -> Resu
     let canceled = |_| HelperError::Io(std::io::Error::from(std::io::ErrorKind::Interrupted));
     let program = tokio::task::spawn_blocking(find).await.map_err(canceled)??;
     let path = std::env::join_paths(&policy.directories).unwrap_or_default();
-    let mut child = Command::new(program)
-        .arg("get")
-        .env_clear()
-        .env("PATH", path)
-        .envs(policy.environment.iter().map(|(name, value)| (name, value)))
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(HelperError::Io)?;
-    // Dropped before the child is: while the leader is not reaped, nobody else can get the group's number.
-    let mut group = Group { leader: child.id().and_then(|id| Pid::from_raw(id.cast_signed())) };
-    let result = tokio::time::timeout(policy.timeout, talk(&mut child, &server)).await;
-    let (status, output) = match result {
-        Err(_) => return Err(HelperError::Timeout { limit: policy.timeout }),
-        Ok(spoken) => spoken?,
-    };
-    group.leader = None;
-    if status.success() { read_answer(&output).map(Some) } else { read_failure(status, &output) }
-}
-
-/// Kills the helper and all it has started, unless it ended in time.
-struct Group {
-    leader: Option<Pid>,
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.leader {
-            // An error means that nobody is left.
-            let _ = kill_process_group(leader, Signal::KILL);
-        }
-    }
-}
-
-type Spoken = (std::process::ExitStatus, Zeroizing<Vec<u8>>);
-
-async fn talk(child: &mut Child, server: &str) -> Result<Spoken, HelperError> {
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let ask = async {
-        if let Some(mut stdin) = stdin {
-            // A helper that answers without reading is none of our business.
-            let _ = stdin.write_all(format!("{server}\n").as_bytes()).await;
-        }
-    };
-    let listen = async {
-        let mut output = Zeroizing::new(Vec::with_capacity(64 * 1024));
-        if let Some(stdout) = stdout {
-            let limit = HELPER_OUTPUT_BYTES as u64 + 1;
-            stdout.take(limit).read_to_end(&mut output).await.map_err(HelperError::Io)?;
-        }
-        if output.len() > HELPER_OUTPUT_BYTES { Err(HelperError::TooLarge) } else { Ok(output) }
-    };
-    let ((), output) = tokio::join!(ask, listen);
-    let output = output?;
-    let status = child.wait().await.map_err(HelperError::Io)?;
-    Ok((status, output))
+    let declared = policy.environment.iter().cloned();
+    let ran = run(Run {
+        program,
+        args: vec!["get".into()],
+        environment: std::iter::once(("PATH".into(), path)).chain(declared).collect(),
+        input: Zeroizing::new(format!("{server}\n").into_bytes()),
+        timeout: policy.timeout,
+        output_bytes: HELPER_OUTPUT_BYTES,
+        error_bytes: 0,
+    });
+    let ran = ran.await.map_err(|error| match error.kind {
+        RunErrorKind::Io(error) => HelperError::Io(error),
+        RunErrorKind::Timeout => HelperError::Timeout { limit: policy.timeout },
+        RunErrorKind::TooLarge => HelperError::TooLarge,
+    })?;
+    if ran.status.success() { read_answer(&ran.output).map(Some) } else { read_failure(ran.status, &ran.output) }
 }
 
 fn read_answer(output: &[u8]) -> Result<Credential, HelperError> {
@@ -111,7 +65,7 @@ fn read_answer(output: &[u8]) -> Result<Credential, HelperError> {
     Ok(Credential::Basic { username, password: secret })
 }
 
-fn read_failure(status: std::process::ExitStatus, output: &[u8]) -> Result<Option<Credential>, HelperError> {
+fn read_failure(status: ExitStatus, output: &[u8]) -> Result<Option<Credential>, HelperError> {
     let text = Zeroizing::new(String::from_utf8_lossy(output).into_owned());
     if text.trim() == NOT_FOUND {
         return Ok(None);

@@ -37,21 +37,27 @@ pub(super) fn find(policy: &HelperPolicy, name: &str) -> Result<PathBuf, HelperE
     let file = format!("docker-credential-{name}");
     for directory in policy.directories.iter().filter(|directory| directory.is_absolute()) {
         let Ok(path) = std::fs::canonicalize(directory.join(&file)) else { continue };
-        let metadata = std::fs::metadata(&path).map_err(HelperError::Io)?;
-        if !metadata.is_file() {
-            return Err(untrusted(&path, "it is not a regular file"));
-        }
-        check(policy.owner, &path, &metadata, "others may write to it", 0o022)?;
-        for above in path.ancestors().skip(1).chain(link_directory(directory).iter().flat_map(|d| d.ancestors())) {
-            let metadata = std::fs::metadata(above).map_err(HelperError::Io)?;
-            // In a sticky directory such as /tmp others can add, but not replace.
-            let forbidden =
-                if metadata.mode() & 0o1000 != 0 && above != path.parent().unwrap_or(above) { 0 } else { 0o022 };
-            check(policy.owner, above, &metadata, "others may write to its directory", forbidden)?;
-        }
+        check_program(policy.owner, directory, &path)?;
         return Ok(path);
     }
     Err(HelperError::Missing { name: name.to_owned() })
+}
+
+/// Whether a program, free of links, that was found in `directory` may run. Blocks.
+pub(crate) fn check_program(owner: TrustedOwner, directory: &Path, path: &Path) -> Result<(), HelperError> {
+    let metadata = std::fs::metadata(path).map_err(HelperError::Io)?;
+    if !metadata.is_file() {
+        return Err(untrusted(path, "it is not a regular file"));
+    }
+    check(owner, path, &metadata, "others may write to it", 0o022)?;
+    for above in path.ancestors().skip(1).chain(link_directory(directory).iter().flat_map(|d| d.ancestors())) {
+        let metadata = std::fs::metadata(above).map_err(HelperError::Io)?;
+        // In a sticky directory such as /tmp others can add, but not replace.
+        let forbidden =
+            if metadata.mode() & 0o1000 != 0 && above != path.parent().unwrap_or(above) { 0 } else { 0o022 };
+        check(owner, above, &metadata, "others may write to its directory", forbidden)?;
+    }
+    Ok(())
 }
 
 /// The directory in which a link to the program lies, itself free of links.

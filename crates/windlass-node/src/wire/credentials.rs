@@ -44,6 +44,7 @@ enum OriginWire {
     File { path: PathBuf },
     Helper { name: String },
     Plugin { name: String },
+    Cloud { name: String },
     ServiceAccount { namespace: String, name: String, uid: String },
     Given,
 }
@@ -111,6 +112,7 @@ impl From<GivenLookup> for Lookup {
             candidates: given.candidates.into_iter().map(Candidate::from).collect(),
             skipped: given.skipped.into_iter().map(skipped).collect(),
             exposed_files: given.exposed_files,
+            providers: Vec::new(),
         }
     }
 }
@@ -149,6 +151,7 @@ impl From<&Origin> for OriginWire {
             Origin::File { path } => OriginWire::File { path },
             Origin::Helper { name } => OriginWire::Helper { name },
             Origin::Plugin { name } => OriginWire::Plugin { name },
+            Origin::Cloud { name } => OriginWire::Cloud { name },
             Origin::ServiceAccount { namespace, name, uid } => OriginWire::ServiceAccount { namespace, name, uid },
             Origin::Given | _ => OriginWire::Given,
         }
@@ -162,6 +165,7 @@ impl From<OriginWire> for Origin {
             OriginWire::File { path } => Origin::File { path },
             OriginWire::Helper { name } => Origin::Helper { name },
             OriginWire::Plugin { name } => Origin::Plugin { name },
+            OriginWire::Cloud { name } => Origin::Cloud { name },
             OriginWire::ServiceAccount { namespace, name, uid } => Origin::ServiceAccount { namespace, name, uid },
             OriginWire::Given => Origin::Given,
         }

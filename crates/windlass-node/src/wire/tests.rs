@@ -70,7 +70,7 @@ fn secrets_are_on_the_wire_and_nowhere_else() {
     let candidates: Vec<Candidate> =
         credentials.into_iter().map(|credential| Candidate::new(credential, Origin::Given, "r.example")).collect();
     let skipped = vec![Skipped { origin: Origin::file("/x"), key: "k".to_owned(), why: "w".to_owned() }];
-    let lookup = Lookup { candidates, skipped, exposed_files: vec!["/y".into()] };
+    let lookup = Lookup { candidates, skipped, exposed_files: vec!["/y".into()], ..Lookup::default() };
     let given = GivenLookup::from(&lookup);
     assert!(serde_json::to_string(&given).unwrap().contains(CANARY));
     assert!(!format!("{given:?}").contains(CANARY), "{given:?}");
