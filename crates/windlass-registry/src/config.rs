@@ -8,6 +8,7 @@ use std::time::Duration;
 use windlass_core::secret::Secret;
 
 use crate::access::Rules;
+use crate::auth::LiveUsers;
 use crate::log::AccessLog;
 
 /// Configuration of one registry.
@@ -97,6 +98,8 @@ pub enum Users {
     Memory(Vec<(String, Secret<String>)>),
     /// A file with `name:bcrypt` lines, read again when it changes.
     Htpasswd(PathBuf),
+    /// Whoever is let in at the moment.
+    Live(LiveUsers),
 }
 
 /// Whether content can be deleted by clients.

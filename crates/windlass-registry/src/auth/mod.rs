@@ -18,6 +18,7 @@
 //! Invariants: `private_and_missing_look_alike`, `forged_tokens_are_refused`.
 
 mod htpasswd;
+mod live;
 pub(crate) mod token;
 mod users;
 
@@ -33,6 +34,7 @@ use crate::config::{Auth, RegistryConfig};
 use crate::error::{ApiError, ErrorCode, RegistryError};
 use crate::log::CredentialKind;
 use crate::route::RepositoryName;
+pub use live::LiveUsers;
 use token::{Access, Signer};
 use users::UserTable;
 

@@ -16,7 +16,7 @@ use aws_lc_rs::{hmac, rand};
 use tokio::sync::Semaphore;
 use windlass_core::secret::Secret;
 
-use super::htpasswd;
+use super::{LiveUsers, htpasswd};
 use crate::config::Users;
 use crate::error::RegistryError;
 
@@ -46,6 +46,7 @@ impl std::fmt::Debug for UserTable {
 enum Source {
     Memory(HashMap<String, Mac>),
     File(Arc<Htpasswd>),
+    Live(LiveUsers),
 }
 
 struct Htpasswd {
@@ -80,6 +81,7 @@ impl UserTable {
                 file.refresh()?;
                 Source::File(Arc::new(file))
             }
+            Users::Live(users) => Source::Live(users.clone()),
         };
         Ok(UserTable { key, source })
     }
@@ -93,6 +95,7 @@ impl UserTable {
                 same(&given, &want) && known
             }
             Source::File(file) => file.clone().verify(user.to_owned(), password.clone(), given).await,
+            Source::Live(users) => users.passwords(user).iter().any(|want| same(&given, &mac(&self.key, want))),
         }
     }
 
@@ -100,6 +103,7 @@ impl UserTable {
     pub(crate) async fn knows(&self, user: &str) -> bool {
         match &self.source {
             Source::Memory(users) => users.contains_key(user),
+            Source::Live(users) => !users.passwords(user).is_empty(),
             Source::File(file) => {
                 let (file, user) = (file.clone(), user.to_owned());
                 let known = move || {
