@@ -9,6 +9,7 @@
 //! - [`tools`]: skopeo, podman, docker-registry and others where they are installed.
 //! - [`canary`]: finds a secret in whatever a program wrote.
 //! - [`client`]: a registry client that waits no longer than a test should.
+//! - [`clouds`]: Amazon, Google and Azure as far as a login to a registry needs them, with their faults.
 //! - [`clock`]: a clock that moves when it is told to.
 //!
 //! Only for tests: failures panic with what went wrong.
@@ -17,6 +18,7 @@
 pub mod canary;
 pub mod client;
 pub mod clock;
+pub mod clouds;
 pub mod documents;
 pub mod faults;
 pub mod hostile;
@@ -24,3 +26,4 @@ pub mod images;
 pub mod program;
 pub mod registry;
 pub mod tools;
+mod wire;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use windlass_core::secret::Secret;
 use windlass_registry::access::{Action, Rule, Rules};
+use windlass_registry::auth::LiveUsers;
 use windlass_registry::log::{AccessRecord, MemoryLog};
 use windlass_registry::route::RouteKind;
 use windlass_registry::{
@@ -22,6 +23,7 @@ use crate::images::Bundle;
 pub struct TestRegistryBuilder {
     config: RegistryConfig,
     users: Vec<(String, Secret<String>)>,
+    live: Option<LiveUsers>,
     rules: Vec<Rule>,
     tls: Option<TestTls>,
     dir: TempDir,
@@ -112,6 +114,12 @@ impl TestRegistryBuilder {
         self.rule(&format!("user:{name}"), pattern, actions)
     }
 
+    /// Users that come and go, in place of those given one by one; what they may do takes rules.
+    pub fn live_users(mut self, users: LiveUsers) -> TestRegistryBuilder {
+        self.live = Some(users);
+        self
+    }
+
     /// A rule: subject `anonymous`, `authenticated` or `user:NAME`.
     pub fn rule(mut self, subject: &str, pattern: &str, actions: &[Action]) -> TestRegistryBuilder {
         self.rules.push(Rule::allow(&[subject], &[pattern], actions).expect("a rule"));
@@ -128,7 +136,10 @@ impl TestRegistryBuilder {
     pub fn start(mut self) -> TestRegistry {
         let log = Arc::new(MemoryLog::default());
         self.config.access_log = Some(log.clone());
-        self.config.users = Users::Memory(self.users);
+        self.config.users = match self.live {
+            Some(live) => Users::Live(live),
+            None => Users::Memory(self.users),
+        };
         self.config.rules = Rules::new(self.rules);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -167,7 +178,7 @@ impl TestRegistry {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut config = RegistryConfig::open(dir.path().join("registry"));
         config.durability = Durability::Relaxed;
-        TestRegistryBuilder { config, users: Vec::new(), rules: Vec::new(), tls: None, dir }
+        TestRegistryBuilder { config, users: Vec::new(), live: None, rules: Vec::new(), tls: None, dir }
     }
 
     /// An open registry over plain HTTP.

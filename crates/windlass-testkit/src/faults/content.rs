@@ -6,8 +6,8 @@ use bytes::Bytes;
 use windlass_core::digest::Digest;
 
 use super::http1::Seen;
-use super::reply::Reply;
 use crate::images::{Bundle, Content};
+use crate::wire::Reply;
 
 /// Everything placed so far. Digests are texts here, so that malformed ones can be served.
 #[derive(Debug, Default)]

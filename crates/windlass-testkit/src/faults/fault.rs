@@ -8,7 +8,7 @@ use windlass_core::digest::Digest;
 
 use super::content::Shelves;
 use super::http1::Seen;
-use super::reply::{End, Length, Reply};
+use crate::wire::{End, Length, Reply};
 
 /// Which requests a fault strikes.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Shared;
 use super::http1::Request;
-use super::reply::Reply;
+use crate::wire::Reply;
 
 /// How requests have to prove themselves.
 #[derive(Clone, Debug, Default)]

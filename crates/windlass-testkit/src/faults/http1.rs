@@ -1,21 +1,12 @@
 //! HTTP/1.1 by hand, on threads: only as much as a registry needs, and nothing between us and the socket.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-
 use super::guard::SeenAuthorization;
-use super::reply::{End, Reply};
 use super::{Shared, guard};
-use crate::registry::TestTls;
-
-/// Longest head of a request that is read.
-const HEAD_MAX_BYTES: u64 = 256 << 10;
-/// Longest body of a request that is read.
-const BODY_MAX_BYTES: u64 = 16 << 20;
+use crate::wire::{End, Message, Reply};
 
 /// A request as it arrived. Secrets are not kept: only whether they were there and good.
 #[derive(Clone, Debug)]
@@ -65,26 +56,12 @@ pub(super) struct Request {
     pub(super) keeps_alive: bool,
 }
 
-pub(super) fn tls_server(tls: &TestTls) -> Arc<rustls::ServerConfig> {
-    let chain = CertificateDer::pem_slice_iter(tls.certificate_pem.as_bytes()).map(|c| c.expect("PEM")).collect();
-    let key = PrivateKeyDer::from_pem_slice(tls.key_pem.as_bytes()).expect("PEM");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .expect("a certificate with its key");
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
-}
-
 /// Accepts until the registry stops; one thread per connection.
 pub(super) fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&Arc<rustls::ServerConfig>>) {
     for stream in listener.incoming() {
         let number = {
             let mut state = shared.state();
-            if state.stopped {
+            if shared.halt.is_ended() {
                 return;
             }
             state.connections += 1;
@@ -124,7 +101,7 @@ fn converse(stream: impl Read + Write, raw: &TcpStream, number: u64, shared: &Sh
     let mut stream = BufReader::new(stream);
     while let Some(request) = read_request(&mut stream, number, shared)? {
         let reply = answer(&request, shared);
-        let end = reply.send(&request.seen.method, stream.get_mut(), shared)?;
+        let end = reply.send(&request.seen.method, stream.get_mut(), &shared.halt)?;
         match end {
             End::KeepAlive if request.keeps_alive => {}
             End::KeepAlive | End::Close => break,
@@ -157,47 +134,17 @@ fn answer(request: &Request, shared: &Shared) -> Reply {
     reply
 }
 
-fn read_request(
-    stream: &mut BufReader<impl Read + Write>,
-    connection: u64,
-    shared: &Shared,
-) -> io::Result<Option<Request>> {
-    let mut head = Vec::new();
-    let mut limited = stream.by_ref().take(HEAD_MAX_BYTES);
-    loop {
-        let start = head.len();
-        if limited.read_until(b'\n', &mut head)? == 0 {
-            return Ok(None);
-        }
-        if matches!(&head[start..], b"\r\n" | b"\n") && start > 0 {
-            break;
-        }
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let mut lines = head.lines();
-    let mut first = lines.next().unwrap_or_default().split(' ');
-    let (method, target) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut headers: Vec<(String, String)> = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
-        .collect();
-    let find = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
-    let authorization = find("authorization");
-    let has_cookie = find("cookie").is_some();
-    let keeps_alive = !find("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
-    let len: u64 = find("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
-    let mut body = Vec::new();
-    stream.by_ref().take(len.min(BODY_MAX_BYTES)).read_to_end(&mut body)?;
-    let is_form = find("content-type").is_some_and(|v| v.starts_with("application/x-www-form-urlencoded"));
-    let form: Vec<(String, String)> =
-        if is_form { url::form_urlencoded::parse(&body).into_owned().collect() } else { Vec::new() };
-    headers.retain(|(name, _)| name != "authorization" && name != "cookie");
+fn read_request(stream: &mut BufReader<impl Read>, connection: u64, shared: &Shared) -> io::Result<Option<Request>> {
+    let Some(message) = Message::read(stream)? else { return Ok(None) };
+    let (authorization, form) = (message.header("authorization").map(str::to_owned), message.form());
+    let (has_cookie, keeps_alive) = (message.header("cookie").is_some(), message.keeps_alive());
     let authorization_seen = guard::look(shared, &shared.state().tokens, authorization.as_deref());
+    let Message { method, path, query, mut headers, .. } = message;
+    headers.retain(|(name, _)| name != "authorization" && name != "cookie");
     let seen = Seen {
-        method: method.to_owned(),
-        path: path.to_owned(),
-        query: query.to_owned(),
+        method,
+        path,
+        query,
         headers,
         authorization: authorization_seen,
         has_cookie,

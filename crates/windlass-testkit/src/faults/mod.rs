@@ -20,23 +20,22 @@ mod fault;
 mod guard;
 mod http1;
 mod plans;
-mod reply;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use windlass_core::digest::Digest;
 
 use crate::images::Bundle;
 use crate::registry::TestTls;
+pub use crate::wire::Reply;
+use crate::wire::{Halt, tls_server};
 pub use fault::{Cut, Fault, When};
 pub use guard::{Guard, SeenAuthorization};
 pub use http1::Seen;
 pub use plans::{Outcome, PASSWORD, Plan, Scene, Setting, USER, plans};
-pub use reply::Reply;
 
 use content::Shelves;
 use fault::Injected;
@@ -71,13 +70,13 @@ impl FaultyBuilder {
     pub fn start(self) -> FaultyRegistry {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let addr = listener.local_addr().expect("an address");
-        let server = self.tls.as_ref().map(http1::tls_server);
+        let server = self.tls.as_ref().map(tls_server);
         let shared = Arc::new(Shared {
             addr,
             is_https: self.tls.is_some(),
             guard: self.guard,
             state: Mutex::new(State::default()),
-            stopping: Condvar::new(),
+            halt: Halt::default(),
         });
         let accepting = {
             let shared = shared.clone();
@@ -97,12 +96,11 @@ struct Shared {
     is_https: bool,
     guard: Guard,
     state: Mutex<State>,
-    stopping: Condvar,
+    halt: Halt,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    stopped: bool,
     shelves: Shelves,
     faults: Vec<Injected>,
     seen: Vec<Seen>,
@@ -120,19 +118,6 @@ impl Shared {
 
     fn scheme(&self) -> &'static str {
         if self.is_https { "https" } else { "http" }
-    }
-
-    /// Waits, but not longer than the registry lives. `None`: as long as it lives.
-    fn pause(&self, how_long: Option<Duration>) {
-        let state = self.state();
-        match how_long {
-            Some(how_long) => drop(self.stopping.wait_timeout_while(state, how_long, |state| !state.stopped)),
-            None => drop(self.stopping.wait_while(state, |state| !state.stopped)),
-        }
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.state().stopped
     }
 }
 
@@ -247,15 +232,11 @@ impl FaultyRegistry {
 
 impl Drop for FaultyRegistry {
     fn drop(&mut self) {
-        {
-            let mut state = self.shared.state();
-            state.stopped = true;
-            for stream in state.live.values() {
-                // Fails when the peer has closed it already.
-                let _closed = stream.shutdown(Shutdown::Both);
-            }
+        self.shared.halt.end();
+        for stream in self.shared.state().live.values() {
+            // Fails when the peer has closed it already.
+            let _closed = stream.shutdown(Shutdown::Both);
         }
-        self.shared.stopping.notify_all();
         // Wakes the accept loop, which then sees that it has to end.
         let woken = TcpStream::connect(self.shared.addr);
         if let (Ok(_), Some(accepting)) = (woken, self.accepting.take()) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Shared;
+use super::Halt;
 
 /// Bytes written at a time.
 const PIECE_BYTES: usize = 16 << 10;
@@ -16,7 +16,7 @@ const ENDLESS_MAX_BYTES: u64 = 1 << 30;
 
 /// How the length of the body is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Length {
+pub(crate) enum Length {
     /// `Content-Length`, true.
     True,
     /// `Content-Length`, this.
@@ -29,7 +29,7 @@ pub(super) enum Length {
 
 /// What happens after the last byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The next request may come.
     KeepAlive,
     /// FIN.
@@ -41,21 +41,21 @@ pub(super) enum End {
 /// An answer being prepared.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Bytes,
-    pub(super) length: Length,
-    pub(super) end: End,
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
+    pub(crate) length: Length,
+    pub(crate) end: End,
     /// Nothing more is sent after this many bytes of the body.
-    pub(super) cut_at: Option<u64>,
+    pub(crate) cut_at: Option<u64>,
     /// Before this byte of the body, wait so long; `None` as time: for ever.
-    pub(super) stall: Option<(u64, Option<Duration>)>,
+    pub(crate) stall: Option<(u64, Option<Duration>)>,
     /// Wait so long before the first byte of the head; `None` as time: for ever.
-    pub(super) head_stall: Option<Option<Duration>>,
+    pub(crate) head_stall: Option<Option<Duration>>,
     /// Bytes of the body per second.
-    pub(super) rate: Option<u64>,
+    pub(crate) rate: Option<u64>,
     /// After the body, more, without end.
-    pub(super) is_endless: bool,
+    pub(crate) is_endless: bool,
 }
 
 impl Reply {
@@ -99,9 +99,9 @@ impl Reply {
     }
 
     /// Sends it all; says how the connection goes on.
-    pub(super) fn send(mut self, method: &str, to: &mut impl Write, shared: &Shared) -> io::Result<End> {
+    pub(crate) fn send(mut self, method: &str, to: &mut impl Write, halt: &Halt) -> io::Result<End> {
         if let Some(how_long) = self.head_stall {
-            shared.pause(how_long);
+            halt.pause(how_long);
         }
         self.send_head(to)?;
         if method == "HEAD" || self.status == 304 || self.status == 204 {
@@ -123,19 +123,19 @@ impl Reply {
             };
             let room = self.cut_at.map_or(u64::MAX, |at| at.saturating_sub(sent));
             let piece = &piece[..piece.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
-            self.send_piece(to, piece, sent, shared)?;
+            self.send_piece(to, piece, sent, halt)?;
             sent += piece.len() as u64;
             if self.cut_at.is_some_and(|at| sent >= at) {
                 to.flush()?;
                 return Ok(if self.end == End::KeepAlive { End::Close } else { self.end });
             }
-            if shared.is_stopped() {
+            if halt.is_ended() {
                 return Ok(End::Close);
             }
         }
         // A stall behind the last byte keeps the answer from ending.
         if let Some((_, how_long)) = self.stall.take_if(|(at, _)| *at >= sent) {
-            shared.pause(how_long);
+            halt.pause(how_long);
         }
         if self.length == Length::Chunked {
             to.write_all(b"0\r\n\r\n")?;
@@ -170,19 +170,19 @@ impl Reply {
         to.flush()
     }
 
-    fn send_piece(&mut self, to: &mut impl Write, piece: &[u8], sent: u64, shared: &Shared) -> io::Result<()> {
+    fn send_piece(&mut self, to: &mut impl Write, piece: &[u8], sent: u64, halt: &Halt) -> io::Result<()> {
         let end = sent + piece.len() as u64;
         if let Some((at, how_long)) = self.stall.take_if(|(at, _)| (sent..end).contains(at)) {
             let (before, after) = piece.split_at(usize::try_from(at - sent).unwrap_or(0));
             self.write_body(to, before)?;
             to.flush()?;
-            shared.pause(how_long);
+            halt.pause(how_long);
             return self.write_body(to, after);
         }
         self.write_body(to, piece)?;
         if self.rate.is_some() {
             to.flush()?;
-            shared.pause(Some(TRICKLE_PAUSE));
+            halt.pause(Some(TRICKLE_PAUSE));
         }
         Ok(())
     }
