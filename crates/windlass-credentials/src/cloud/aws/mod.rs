@@ -26,7 +26,7 @@ use super::CloudError;
 use super::retry::Deadline;
 use crate::provider::{Answering, Provider, ProviderRequest};
 
-pub use settings::{AwsSettings, NodeFallback};
+pub use settings::{AwsSettings, CredentialProcess, NodeFallback};
 
 /// What steps may take past the deadline to say what kept them.
 const GRACE: Duration = Duration::from_secs(1);

@@ -55,6 +55,16 @@ const IDENTITIES: [&str; 6] = [
 /// Longest time for one login: the kubelet waits 60 s for a provider, which needs some for itself.
 const LIMIT: Duration = Duration::from_secs(45);
 
+/// Whether the programs that `credential_process` names are run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CredentialProcess {
+    /// A profile that names one is an error.
+    #[default]
+    Refused,
+    /// They are run with the rights of this process.
+    Allowed,
+}
+
 /// What happens when a service account brings a token, but no role.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeFallback {
@@ -77,6 +87,8 @@ pub struct AwsSettings {
     pub imds_endpoint: Option<String>,
     /// `--allow-node-fallback`.
     pub node_fallback: NodeFallback,
+    /// Whether programs may bring keys.
+    pub credential_process: CredentialProcess,
     /// Longest time for one login, identity included.
     pub limit: Duration,
     variables: BTreeMap<&'static str, Secret<String>>,
@@ -108,6 +120,7 @@ impl AwsSettings {
             sts_endpoint: None,
             imds_endpoint: None,
             node_fallback: NodeFallback::default(),
+            credential_process: CredentialProcess::default(),
             limit: LIMIT,
             variables: VARIABLES.into_iter().filter_map(set).collect(),
         }

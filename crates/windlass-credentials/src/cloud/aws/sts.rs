@@ -123,6 +123,8 @@ impl Role {
 fn place(ask: &Ask<'_>, role: &Role) -> Result<Place, CloudError> {
     let partition = of_role(&role.named_by, &role.arn)?;
     let of_machine = ask.settings.variable("AWS_REGION").or_else(|| ask.settings.variable("AWS_DEFAULT_REGION"));
+    // A name that stands for no region in particular.
+    let of_machine = of_machine.filter(|region| region.value() != "aws-global");
     if let Some(variable) = of_machine {
         check_region(variable.name, variable.value())?;
     }

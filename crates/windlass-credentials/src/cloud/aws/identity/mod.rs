@@ -11,6 +11,7 @@
 mod container;
 mod environment;
 mod imds;
+mod process;
 mod profiles;
 mod shared;
 mod web;

@@ -46,6 +46,8 @@ pub(super) enum Base {
     },
     /// From a program.
     Process {
+        /// Its command line.
+        command: String,
         /// Who names it.
         named_by: String,
     },
@@ -138,8 +140,9 @@ impl Profiles {
                     }
                 }
                 (None, None) => {
-                    if profile.contains_key("credential_process") {
-                        return done(Base::Process { named_by: title(name) }, roles);
+                    if let Some(command) = get(profile, "credential_process") {
+                        let (command, named_by) = (command.to_owned(), title(name));
+                        return done(Base::Process { command, named_by }, roles);
                     }
                     if profile.keys().any(|key| key.starts_with("sso_")) {
                         return Err(wrong(name, "logs in by IAM Identity Center, which is for people"));

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::profiles::{Base, Layout, Plan, Profiles};
-use super::{Found, container, environment, imds, web};
+use super::{Found, container, environment, imds, process, web};
 use crate::cloud::aws::Ask;
 use crate::cloud::aws::keys::Keys;
 use crate::cloud::aws::settings::AwsSettings;
@@ -58,10 +58,7 @@ async fn carry_out(ask: &Ask<'_>, plan: Plan) -> Result<Keys, CloudError> {
     let mut keys = match plan.base {
         Base::Keys(keys) => keys,
         Base::WebIdentity { role, file } => web::with_file(ask, &role.named_by, &file, &role).await?,
-        Base::Process { named_by } => {
-            let problem = "gets its keys from a credential_process, which is not run".to_owned();
-            return Err(CloudError::Settings { what: named_by, problem });
-        }
+        Base::Process { command, named_by } => process::keys(ask, &named_by, &command).await?,
         Base::Environment => match environment::keys(ask.settings)? {
             Found::Keys(keys) => keys,
             Found::Nothing(looked) => return Err(CloudError::NoIdentity { looked, hint: String::new() }),

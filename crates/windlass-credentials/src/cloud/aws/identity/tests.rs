@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use windlass_core::secret::Secret;
 
 use super::*;
-use crate::cloud::aws::AwsSettings;
+use crate::cloud::aws::{AwsSettings, CredentialProcess};
 use crate::cloud::retry::Deadline;
 use crate::cloud::script::{Reply, Script, Seen, web};
 
@@ -261,4 +261,46 @@ async fn silence_names_the_hop_limit() {
     let mut variables = on_instance(&script);
     variables.insert("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1".to_owned());
     assert!(plain(&variables).await.unwrap_err().to_string().ends_with("127.0.0.1:1 is not there"));
+}
+
+/// A profile whose keys a shell script brings.
+async fn by_program(folder: &Path, script: &str, allowed: CredentialProcess) -> Result<Keys, CloudError> {
+    let program = write(folder, "keys.sh", script);
+    let config = format!("[default]\ncredential_process = /bin/sh '{program}' it\n");
+    let mut variables = bare();
+    variables.insert("AWS_CONFIG_FILE", write(folder, "config", &config));
+    variables.insert("AWS_SESSION_TOKEN", "canary".to_owned());
+    let mut settings = AwsSettings::from_environment(&|name| variables.get(name).map(Into::into));
+    settings.credential_process = allowed;
+    let web = web();
+    let deadline = Deadline::after(Duration::from_secs(20), Instant::now());
+    find(&Ask { settings: &settings, web: &web, deadline, region: "eu-west-1" }, None).await
+}
+
+#[tokio::test]
+async fn programs_run_only_where_that_was_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("ran");
+    let answer = keys_json("$1-$HOME-$AWS_SESSION_TOKEN").replace('"', "\\\"").replace("Token\\\"", "SessionToken\\\"");
+    let script = format!("touch '{}'; echo \"{answer}\"", mark.display());
+    let error = by_program(folder.path(), &script, CredentialProcess::Refused).await.unwrap_err();
+    assert!(error.to_string().contains("not run unless that is allowed") && !mark.exists(), "{error}");
+    let keys = by_program(folder.path(), &script, CredentialProcess::Allowed).await.unwrap();
+    assert_eq!((keys.access_key_id.as_str(), mark.exists()), ("it-/nowhere-", true));
+    assert_eq!(keys.session_token, Some(Secret::from("t")));
+}
+
+#[tokio::test]
+async fn what_a_program_says_never_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = [
+        ("echo canary; echo canary >&2; exit 3", "failed: exit status: 3"),
+        ("echo canary", "is no JSON"),
+        ("echo '{\"AccessKeyId\":\"canary\"}'", "has no SecretAccessKey"),
+        ("head -c 70000 /dev/zero", "says more than 64 KiB"),
+    ];
+    for (script, want) in table {
+        let error = by_program(folder.path(), script, CredentialProcess::Allowed).await.unwrap_err().to_string();
+        assert!(error.ends_with(want) && !error.contains("canary"), "{error}");
+    }
 }
