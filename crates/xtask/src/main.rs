@@ -4,6 +4,7 @@
 
 mod bench;
 mod ci;
+mod clouds;
 mod deps;
 mod docs;
 mod kube;
@@ -21,6 +22,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   test    installs test tools where it may, builds, runs every test, counts the vector cases;
           those of a real Kubernetes node need KUBE_BIN, a folder with the Kubernetes programs
   bench   pulls two images made from this machine's files with windlass and with the clients installed; prints ratios
+  clouds  fakes of Amazon, Google and Azure with a registry behind them, for tests by hand; runs until Ctrl-C
   deps    checks which crate depends on which, and that versions stand in the root manifest only
   docs    writes the generated pages below docs/ (with --check: fails when they are out of date)
 ";
@@ -45,6 +47,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
         ["test"] => test::run(test::Extent::Usual, kube::given()),
         ["bench"] => bench::run_all(None),
         ["bench", runs] => bench::run_all(Some(runs)),
+        ["clouds"] => clouds::run_until_interrupted(),
         ["deps"] => deps::run(),
         ["docs"] => docs::write(),
         ["docs", "--check"] => docs::check(),

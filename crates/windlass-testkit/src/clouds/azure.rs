@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::accounts::NotAccepted;
 use super::desk::Desk;
 use super::trouble::Ill;
-use super::{ACR_USER, Realm};
+use super::{ACR_CUSTOM_HOST, ACR_HOST, ACR_USER, Realm, Service};
 use crate::wire::Reply;
 
 /// The tenant.
@@ -24,7 +24,7 @@ pub(super) const AUDIENCE: &str = "api://AzureADTokenExchange";
 /// The registries' audience.
 const REGISTRIES: &str = "https://containerregistry.azure.net";
 /// Suffix of the login servers of the custom cloud that the resource manager describes.
-pub(super) const CUSTOM_SUFFIX: &str = "azurecr.custom.example";
+const CUSTOM_SUFFIX: &str = "azurecr.custom.example";
 /// How an assertion says what it is.
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Length of a token.
@@ -196,12 +196,17 @@ pub(super) fn registry(desk: &mut Desk<'_>) -> Reply {
     }
 }
 
+/// The name of the login server that was asked.
+fn login_server(desk: &Desk<'_>) -> &'static str {
+    if desk.call.service == Service::AcrCustom { ACR_CUSTOM_HOST } else { ACR_HOST }
+}
+
 fn challenge(desk: &Desk<'_>) -> Reply {
     let settings = &desk.state.settings;
-    let host = &settings.acr_host;
+    let host = login_server(desk);
     let realm = match &settings.acr_realm {
         Realm::LoginServer => format!("https://{host}/oauth2/token"),
-        Realm::Asked => format!("{}/oauth2/token", desk.shared.urls[&super::Service::Acr]),
+        Realm::Asked => format!("{}/oauth2/token", desk.shared.urls[&desk.call.service]),
         Realm::Url(url) => url.clone(),
     };
     let usual = format!("Bearer realm=\"{realm}\",service=\"{host}\"");
@@ -215,7 +220,7 @@ fn exchange(desk: &mut Desk<'_>) -> Reply {
     if !["access_token", "access_token_refresh_token"].contains(&grant.as_str()) {
         return registry_error(400, "UNSUPPORTED", "grant_type is not supported");
     }
-    if desk.field("service").as_deref() != Some(&desk.state.settings.acr_host) {
+    if desk.field("service").as_deref() != Some(login_server(desk)) {
         return registry_error(400, "BAD_REQUEST", "service is not this login server");
     }
     if desk.field("tenant").is_some_and(|tenant| tenant != TENANT) {
@@ -260,7 +265,7 @@ pub(super) fn manager(desk: &mut Desk<'_>) -> Reply {
             "suffixes": { "acrLoginServer": suffix, "storage": "core.windows.net" },
         })
     };
-    let own = desk.shared.urls[&super::Service::Aad].clone();
+    let own = desk.shared.urls[&Service::Aad].clone();
     json_reply(
         200,
         &json!([

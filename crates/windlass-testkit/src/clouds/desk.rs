@@ -141,7 +141,7 @@ fn honest(desk: &mut Desk<'_>, service: Service) -> Reply {
         Service::GoogleSts => google::exchange(desk),
         Service::AzureImds => azure::metadata(desk),
         Service::Aad => azure::entra(desk),
-        Service::Acr => azure::registry(desk),
+        Service::Acr | Service::AcrCustom => azure::registry(desk),
         Service::Arm => azure::manager(desk),
     }
 }

@@ -53,7 +53,9 @@ use crate::wire::{Bound, Listener};
 pub use accounts::Account;
 pub use aws::sigv4;
 pub use call::{Call, Signed};
-pub use places::{ACR_HOST, ECR_FIPS_HOST, ECR_HOST, ECR_PUBLIC_HOST, GAR_HOST, GCR_HOST, HOSTS, Service};
+pub use places::{
+    ACR_CUSTOM_HOST, ACR_HOST, ECR_FIPS_HOST, ECR_HOST, ECR_PUBLIC_HOST, GAR_HOST, GCR_HOST, HOSTS, Service,
+};
 pub use settings::{Expiry, Realm, Settings};
 pub use trouble::{On, Trouble};
 pub use ways::{Request, Setup, Way};
@@ -184,8 +186,7 @@ impl Clouds {
 
     /// Writes such a directory elsewhere.
     pub fn write_hosts(&self, dir: &Path) {
-        let custom = Clouds::custom_host();
-        for host in HOSTS.into_iter().chain([custom.as_str()]) {
+        for host in HOSTS {
             let folder = dir.join(host);
             std::fs::create_dir_all(&folder).expect("a directory");
             std::fs::write(folder.join("hosts.toml"), self.hosts_toml()).expect("a file");

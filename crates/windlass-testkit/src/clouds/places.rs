@@ -23,13 +23,15 @@ pub enum Service {
     Aad,
     /// A login server of Azure's registries: the challenge and the exchange.
     Acr,
+    /// The login server of a registry in the custom cloud.
+    AcrCustom,
     /// Azure's resource manager, which describes a cloud.
     Arm,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Service; 11] = [
+    pub const ALL: [Service; 12] = [
         Service::Ecr,
         Service::EcrPublic,
         Service::Sts,
@@ -40,6 +42,7 @@ impl Service {
         Service::AzureImds,
         Service::Aad,
         Service::Acr,
+        Service::AcrCustom,
         Service::Arm,
     ];
 
@@ -56,6 +59,7 @@ impl Service {
             Service::AzureImds => "azure-imds",
             Service::Aad => "aad",
             Service::Acr => "acr",
+            Service::AcrCustom => "acr-custom",
             Service::Arm => "arm",
         }
     }
@@ -70,6 +74,7 @@ impl Service {
             | Service::GoogleSts
             | Service::Aad
             | Service::Acr
+            | Service::AcrCustom
             | Service::Arm => false,
         }
     }
@@ -88,5 +93,8 @@ pub const GCR_HOST: &str = "eu.gcr.io";
 /// A login server.
 pub const ACR_HOST: &str = "contoso.azurecr.io";
 
+/// A login server in the custom cloud that the resource manager describes.
+pub const ACR_CUSTOM_HOST: &str = "contoso.azurecr.custom.example";
+
 /// Hosts for which `hosts.toml` files lead to the registry.
-pub const HOSTS: [&str; 6] = [ECR_HOST, ECR_FIPS_HOST, ECR_PUBLIC_HOST, GAR_HOST, GCR_HOST, ACR_HOST];
+pub const HOSTS: [&str; 7] = [ECR_HOST, ECR_FIPS_HOST, ECR_PUBLIC_HOST, GAR_HOST, GCR_HOST, ACR_HOST, ACR_CUSTOM_HOST];

@@ -86,8 +86,6 @@ pub struct Settings {
     pub azure_has_system_identity: bool,
     /// Life of an ACR login.
     pub acr_life: Duration,
-    /// Name of the login server.
-    pub acr_host: String,
     /// Where its challenge leads.
     pub acr_realm: Realm,
     /// The whole challenge, in place of a good one.
@@ -115,7 +113,6 @@ impl Default for Settings {
             azure_expiry: Expiry::Text,
             azure_has_system_identity: true,
             acr_life: Duration::from_secs(3 * 3600),
-            acr_host: super::ACR_HOST.to_owned(),
             acr_realm: Realm::LoginServer,
             acr_challenge: None,
         }

@@ -157,7 +157,7 @@ fn words(service: Service, ill: Ill) -> Reply {
         Service::GoogleSts => google::exchange_words(ill),
         Service::AzureImds => azure::metadata_words(ill),
         Service::Aad => azure::entra_words(ill),
-        Service::Acr => azure::registry_words(ill),
+        Service::Acr | Service::AcrCustom => azure::registry_words(ill),
         Service::Arm => azure::manager_words(ill),
     }
 }

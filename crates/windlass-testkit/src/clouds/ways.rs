@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use serde_json::{Value as Json, json};
 
 use super::aws::{LASTING_KEY, metadata};
-use super::{ACR_HOST, Account, Clouds, ECR_HOST, ECR_PUBLIC_HOST, GAR_HOST, Service, azure, google};
+use super::{ACR_CUSTOM_HOST, ACR_HOST, Account, Clouds, ECR_HOST, ECR_PUBLIC_HOST, GAR_HOST, Service, azure, google};
 
 /// The repository and tag of the examples.
 const IMAGE: &str = "team/app:v1";
-/// Life of the service accounts' tokens. Those of pods live an hour.
-const TOKEN_SECONDS: i64 = 3600;
+/// Life of the service accounts' tokens: those of pods live an hour, which is short for a session by hand.
+const TOKEN_SECONDS: i64 = 24 * 3600;
 /// A role of AWS.
 const ROLE: &str = "arn:aws:iam::123456789012:role/puller";
 
@@ -143,6 +143,41 @@ impl Way {
         Way::AzureCustomCloud,
     ];
 
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        self.words().0
+    }
+
+    /// What it is.
+    pub fn describe(self) -> &'static str {
+        self.words().1
+    }
+
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Way::AwsKeys => ("aws-keys", "Amazon: keys in variables"),
+            Way::AwsProfile => ("aws-profile", "Amazon: keys in a profile of the shared files"),
+            Way::AwsProfileRole => ("aws-profile-role", "Amazon: a profile that takes a role with the keys of another"),
+            Way::AwsProfileToken => ("aws-profile-token", "Amazon: a profile that takes a role with a token in a file"),
+            Way::AwsWebIdentity => ("aws-web-identity", "Amazon: a role with a token in a file (IRSA)"),
+            Way::AwsContainer => ("aws-container", "Amazon: the end-point of a container (EKS Pod Identity)"),
+            Way::AwsContainerVariable => ("aws-container-variable", "Amazon: the same, its token in a variable (ECS)"),
+            Way::AwsInstance => ("aws-instance", "Amazon: the metadata server of an instance"),
+            Way::AwsAccount => ("aws-account", "Amazon: the token in the request, and a role in its annotations"),
+            Way::AwsPublic => ("aws-public", "Amazon: keys in variables, for the public registry"),
+            Way::GoogleMachine => ("google-machine", "Google: the metadata server of a machine"),
+            Way::GoogleAccount => ("google-account", "Google: the token in the request"),
+            Way::AzureMachine => ("azure-machine", "Azure: the identity of the machine itself"),
+            Way::AzureAssigned => {
+                ("azure-assigned", "Azure: an identity that was assigned to the machine, by client ID")
+            }
+            Way::AzureAssignedResource => ("azure-assigned-resource", "Azure: the same by its resource ID"),
+            Way::AzureAccount => ("azure-account", "Azure: the token in the request"),
+            Way::AzureSecret => ("azure-secret", "Azure: an application and its secret"),
+            Way::AzureCustomCloud => ("azure-custom", "Azure: a cloud that a resource manager describes"),
+        }
+    }
+
     /// Whether it needs what only a request of a kubelet brings.
     pub fn needs_request(self) -> bool {
         matches!(self, Way::AwsAccount | Way::GoogleAccount | Way::AzureAccount)
@@ -229,21 +264,14 @@ impl Clouds {
                 self.azure(ACR_HOST, &lines)
             }
             Way::AzureCustomCloud => {
-                let host = format!("contoso.{}", azure::CUSTOM_SUFFIX);
                 let lines = json!({
                     "cloud": "TestCloud",
                     "resourceManagerEndpoint": self.url(Service::Arm),
                     "useManagedIdentityExtension": true,
                 });
-                self.set(|settings| settings.acr_host.clone_from(&host));
-                self.azure(&host, &lines)
+                self.azure(ACR_CUSTOM_HOST, &lines)
             }
         }
-    }
-
-    /// The custom cloud's login server, which has a `hosts.toml` too.
-    pub(super) fn custom_host() -> String {
-        format!("contoso.{}", azure::CUSTOM_SUFFIX)
     }
 
     fn amazon(&self, host: &str) -> Setup {
@@ -295,12 +323,13 @@ impl Clouds {
         // The name tells one from the next.
         let name =
             format!("azure-{:x}.json", lines.to_string().bytes().fold(7u64, |h, b| h.wrapping_mul(31) ^ u64::from(b)));
+        let login_server = if host == ACR_HOST { Service::Acr } else { Service::AcrCustom };
         let mut setup = empty("acr", host);
         setup.arguments.push(self.file(&name, &file.to_string()));
         let setup = setup
             .flag("--azure-imds", self.url(Service::AzureImds))
             .flag("--aad-endpoint", self.url(Service::Aad))
-            .flag("--acr-endpoint", format!("{host}={}", self.url(Service::Acr)));
+            .flag("--acr-endpoint", format!("{host}={}", self.url(login_server)));
         self.with_ca(setup)
     }
 
