@@ -22,8 +22,8 @@ fn main() -> io::Result<()> {
         out,
         "The registry behind every host is http://{}; nobody gets in without a login.",
         clouds.registry().host()
-    );
-    writeln!(out, "Files are in {}; they go with this program.\n", folder.display());
+    )?;
+    writeln!(out, "Files are in {}; they go with this program.\n", folder.display())?;
     writeln!(out, "Source one of these, then run the command beside it, or `windlass pull $IMAGE`:\n")?;
     for way in Way::ALL {
         let setup = clouds.setup(way);
