@@ -4,7 +4,7 @@
 //! try. Out: the last answer, whatever its status, or [`CloudError::Unreachable`].
 //!
 //! Invariants: `what_passes_is_asked_again`, `no_try_begins_past_the_deadline`,
-//! `a_wait_that_is_too_long_is_not_begun`.
+//! `a_wait_that_is_too_long_is_not_begun`, `an_answer_that_is_too_long_is_not_the_network_s_fault`.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +12,7 @@ use windlass_distribution::web::{Web, WebAnswer, WebRequest};
 use windlass_distribution::{TransportError, chance, escape, retry_after};
 
 use super::CloudError;
+use super::json::malformed;
 use super::retry::{Deadline, Retries, passing};
 
 /// Most bytes of a service's own words that are shown.
@@ -70,11 +71,16 @@ impl Service<'_> {
     }
 
     fn end(&self, got: Result<WebAnswer, TransportError>) -> Result<WebAnswer, CloudError> {
-        let unreachable = |source| {
-            let (service, hint) = (self.name.clone(), self.hint.clone());
-            CloudError::Unreachable { service, hint, source: Box::new(source) }
-        };
-        got.map_err(unreachable)
+        got.map_err(|source| match source {
+            // Somebody answered; the network is not what is wrong.
+            TransportError::BodyTooLarge { .. } | TransportError::HeadersTooLarge | TransportError::Protocol { .. } => {
+                malformed(&self.name, format!("cannot be read: {source}"))
+            }
+            source => {
+                let (service, hint) = (self.name.clone(), self.hint.clone());
+                CloudError::Unreachable { service, hint, source: Box::new(source) }
+            }
+        })
     }
 }
 
@@ -150,5 +156,14 @@ mod tests {
         let web = web();
         let answer = service(&web, "it").ask_usual(&request(&script.url())).await.unwrap();
         assert_eq!((answer.status.as_u16(), script.seen().len()), (429, 1));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_is_not_the_network_s_fault() {
+        let script = Script::start(|_, _| Reply::new(200, "x".repeat(ANSWER_BYTES + 1))).await;
+        let web = web();
+        let error = service(&web, "it").ask_usual(&request(&script.url())).await.unwrap_err();
+        assert_eq!(error.to_string(), "the answer of it cannot be read: the answer has more than 262144 bytes");
+        assert_eq!(script.seen().len(), 1);
     }
 }

@@ -95,7 +95,7 @@ impl Registry {
             }
             Registry::Public { .. } => "ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken",
         };
-        format!("allow {allow} to the keys of {}", keys.source)
+        format!("allow this to {}: {allow}", keys.source)
     }
 }
 

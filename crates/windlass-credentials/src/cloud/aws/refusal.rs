@@ -91,6 +91,9 @@ impl Refusal {
             said = said.replace(secret, "***");
         }
         match (self.code.as_str(), said.as_str()) {
+            ("", "") if self.status.is_redirection() => {
+                format!("HTTP {}, a redirect, which is not followed", self.status.as_u16())
+            }
             ("", "") => format!("HTTP {}", self.status.as_u16()),
             ("", said) => words(&format!("HTTP {}, {said}", self.status.as_u16())),
             (code, "") => code.to_owned(),
@@ -171,6 +174,8 @@ mod tests {
         assert!(matches!(busy.error("ECR", &[], |_| String::new()), CloudError::Busy { .. }));
         let failing = read(500, "").error("ECR", &[], |_| String::new());
         assert_eq!(failing.to_string(), "ECR fails: HTTP 500");
+        let elsewhere = read(307, "<html>").error("ECR", &[], |_| String::new());
+        assert_eq!(elsewhere.to_string(), "ECR refused: HTTP 307, a redirect, which is not followed");
     }
 
     #[test]

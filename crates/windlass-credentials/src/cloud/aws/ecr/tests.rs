@@ -143,7 +143,7 @@ fn the_region_and_variant_of_the_host_are_asked() {
 #[tokio::test]
 async fn refusals_name_what_to_do() {
     let table = [
-        ("AccessDeniedException", "allow ecr:GetAuthorizationToken on *"),
+        ("AccessDeniedException", "allow this to a test: ecr:GetAuthorizationToken on *"),
         ("UnrecognizedClientException", "the keys of a test are not known here"),
         ("ExpiredTokenException", "the keys of a test have expired"),
         ("InvalidSignatureException", "this machine's clock"),

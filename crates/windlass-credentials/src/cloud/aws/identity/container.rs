@@ -98,9 +98,12 @@ async fn ask_agent(ask: &Ask<'_>, variable: &'static str, url: HttpUrl) -> Resul
     let answer = service.ask_usual(&request).await?;
     if !answer.status.is_success() {
         let known: Vec<&str> = secret.iter().map(|(_, token)| token.expose().as_str()).collect();
-        let hint = |_: &str| {
-            "check the pod identity association of this service account, and that the role trusts pods.eks.amazonaws.com"
-                .to_owned()
+        let hint = |code: &str| match (code, answer.status.is_client_error()) {
+            ("ExpiredTokenException", _) => "the pod's token has expired: check that its file is renewed".to_owned(),
+            (_, true) => "give the pod's service account a pod identity association, with a role that trusts \
+                          pods.eks.amazonaws.com"
+                .to_owned(),
+            (_, false) => String::new(),
         };
         return Err(Refusal::read(&answer).error(&service.name, &known, hint));
     }

@@ -184,9 +184,11 @@ impl Imds<'_> {
             return Ok(answer.body.expose());
         }
         let refusal = Refusal::read(answer);
-        Err(refusal.error(&self.service.name, &[], |_| {
-            "turn the instance's metadata endpoint on, with version 2 (HttpTokens), or set AWS_EC2_METADATA_DISABLED=true"
-                .to_owned()
+        let off = matches!(answer.status.as_u16(), 403..=405);
+        Err(refusal.error(&self.service.name, &[], |_| match off {
+            true => "turn the instance's metadata endpoint on, with version 2, or set AWS_EC2_METADATA_DISABLED=true"
+                .to_owned(),
+            false => String::new(),
         }))
     }
 }
