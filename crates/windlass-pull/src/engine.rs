@@ -191,6 +191,11 @@ impl Engine {
         waiting.collect()
     }
 
+    /// Where its credentials come from.
+    pub fn sources(&self) -> &Arc<CredentialSources> {
+        &self.inner.credentials
+    }
+
     /// The client it asks registries with.
     pub fn client(&self) -> &Client {
         &self.inner.client

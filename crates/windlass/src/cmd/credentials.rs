@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let is_person = !args.node && !args.strict_kubelet && args.files.is_empty();
     let whose = if is_person { Whose::Person } else { Whose::Node(mode) };
     let pods = args.pods(&reference, session)?;
-    let sources = wire::sources(&node, whose);
+    let sources = wire::sources(&node, whose)?;
     let client = wire::client(&node, &session.globals)?;
     let shown = interrupt::to_end(async |_| {
         let mut groups = Vec::new();

@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     if workloads.pods.is_empty() {
         return Err(Failure::usage("nothing to ensure", "the files hold no pod and no workload"));
     }
-    let report = match Beside::find(&node, Whose::Node(args.mode()), session) {
+    let report = match Beside::find(&node, Whose::Node(args.mode()), session)? {
         Some(beside) => through_daemon(&node, args, &texts, &workloads, &beside, session)?,
         None => EnsureLine::from(&ensure(&node, args, workloads, session)?),
     };

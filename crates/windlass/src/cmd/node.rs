@@ -5,7 +5,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_core::gc::GcSettings;
 use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
+use windlass_credentials::CredentialSources;
 use windlass_node::{
     CollectOptions, Configuration, ContainerdOptions, Control, NodeError, NodeOptions, NodeParts, Reread, Tunables,
 };
@@ -63,7 +64,12 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let tunables = tunables(&loaded.node).map_err(|why| Failure::usage("the configuration is not valid", why))?;
     let options = options(&loaded.node, args)?;
     let engine = wire::engine_of_daemon(&loaded.node, &session.globals)?;
-    let configuration = Files { rereader: session.rereader(), began: loaded.effective, log: Mutex::new(log) };
+    let configuration = Files {
+        rereader: session.rereader(),
+        began: loaded.effective,
+        log: Mutex::new(log),
+        sources: engine.sources().clone(),
+    };
     let cannot = |error: std::io::Error| Failure::new(Reason::Internal, "cannot start", error.to_string());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pulling = threads("pull", cores.min(WORKERS_MAX), BLOCKING_MAX).on_thread_start(step_back).build();
@@ -200,6 +206,8 @@ struct Files {
     /// The values that the daemon began with.
     began: Vec<Effective>,
     log: Mutex<LogControl>,
+    /// The configuration of credential providers is read again, too.
+    sources: Arc<CredentialSources>,
 }
 
 impl std::fmt::Debug for Files {
@@ -210,12 +218,14 @@ impl std::fmt::Debug for Files {
 
 impl Configuration for Files {
     fn files(&self) -> Vec<PathBuf> {
-        self.rereader.watched()
+        let providers = self.sources.provider_config().map(|config| config.path);
+        self.rereader.watched().into_iter().chain(providers).collect()
     }
 
     fn read(&self) -> Result<Reread, String> {
         let loaded = self.rereader.load().map_err(|error| error.to_string())?;
         let tunables = tunables(&loaded.node)?;
+        self.sources.reload().map_err(|error| wire::chain(error.as_ref()))?;
         let log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         log(log_of(&loaded).level);
         Ok(Reread { tunables, needs_restart: needs_restart(&self.began, &loaded.effective) })

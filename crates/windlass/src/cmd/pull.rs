@@ -35,7 +35,7 @@ pub(crate) struct Args {
 
 pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let node = session.load()?.node;
-    let puller = match Beside::find(&node, Whose::Person, session) {
+    let puller = match Beside::find(&node, Whose::Person, session)? {
         Some(beside) => Puller::Daemon(beside),
         None => Puller::Here {
             engine: Box::new(wire::engine(&node, &session.globals, Whose::Person)?),

@@ -41,6 +41,19 @@ words! {
 }
 
 words! {
+    /// Whether something is done.
+    Switch: "auto, on or off" {
+        /// Where it makes sense.
+        #[default]
+        Auto = "auto",
+        /// Always.
+        On = "on",
+        /// Never.
+        Off = "off",
+    }
+}
+
+words! {
     /// How log lines look.
     LogFormat: "text or json" {
         /// For people.
@@ -88,6 +101,34 @@ section! {
         allowlist: Vec<String> = "preloadedImagesVerificationAllowlist" or Vec::new();
         /// What `hosts.toml` cannot say about a registry.
         registries: Vec<Registry> = "registries" or Vec::new();
+    }
+}
+
+section! {
+    /// Logins of registries beside pull secrets and credential files: from programs and from clouds.
+    Logins at "credentials." {
+        /// A `CredentialProviderConfig`, one file or a directory of files, as a kubelet reads it: programs that are asked
+        /// for the images their patterns cover. A change is taken over by the next pull; an invalid one is not. A
+        /// provider may have a `timeout`, from 1s to 120s, which a kubelet does not know.
+        provider_config: Option<PathBuf> = "providerConfig" or None;
+        /// The directory of these programs.
+        provider_bin_dir: Option<PathBuf> = "providerBinDir" or None;
+        /// Whether Amazon ECR is asked with the identity that is found here. `auto`: on a machine of Amazon, and where a
+        /// variable of its tools names an identity.
+        ecr: Switch = "ecr" or Switch::default();
+        /// Whether Google's registries are asked in the same way. `auto`: on a machine of Google, and where
+        /// `GCE_METADATA_HOST` is set.
+        gcp: Switch = "gcp" or Switch::default();
+        /// Whether Azure's registries are asked in the same way. `auto`: on a machine of Azure, where `azureConfig` is set,
+        /// and where `AZURE_CLIENT_ID` and `AZURE_TENANT_ID` are.
+        acr: Switch = "acr" or Switch::default();
+        /// Azure's `azure.json`, which says whose identity asks.
+        azure_config: Option<PathBuf> = "azureConfig" or None;
+        /// Registries beside Google's own that get the login of Google.
+        google_extra_hosts: Vec<String> = "googleExtraHosts" or Vec::new();
+        /// A directory with tokens of service accounts for providers that want one, `NAMESPACE/NAME` below it, as
+        /// `kubectl create token` prints them. Such a token is used for `ensure`.
+        service_account_tokens: Option<PathBuf> = "serviceAccountTokens" or None;
     }
 }
 
@@ -278,6 +319,7 @@ section! {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
     pub(crate) general: General,
+    pub(crate) logins: Logins,
     pub(crate) log: Log,
     pub(crate) store: Keeping,
     pub(crate) gc: Collection,
@@ -292,13 +334,15 @@ impl Node {
     /// Every key, in the order of the reference page.
     pub(crate) fn keys() -> Vec<Key> {
         let daemon = [Daemon::keys(), Containerd::keys(), Pulls::keys(), Collect::keys()].concat();
-        [General::keys(), Log::keys(), Keeping::keys(), Collection::keys(), daemon, Limits::keys()].concat()
+        [General::keys(), Logins::keys(), Log::keys(), Keeping::keys(), Collection::keys(), daemon, Limits::keys()]
+            .concat()
     }
 
     /// Takes each key from the place that wins.
     pub(crate) fn resolve(sources: &mut super::resolve::Sources) -> Node {
         Node {
             general: General::resolve(sources),
+            logins: Logins::resolve(sources),
             log: Log::resolve(sources),
             store: Keeping::resolve(sources),
             gc: Collection::resolve(sources),

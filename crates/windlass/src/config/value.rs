@@ -288,8 +288,19 @@ macro_rules! words {
             const SHAPE: &'static str = $shape;
 
             fn from_tree(tree: &$crate::config::tree::Tree) -> Result<$name, $crate::config::tree::Fault> {
-                let text = tree.text().ok_or_else(|| tree.fault(format!("wants {}, not {}", $shape, tree.kind())))?;
-                Self::from_text(text).map_err(|message| tree.fault(message))
+                // YAML readers take `on` and `off` for booleans.
+                let text = match &tree.value {
+                    $crate::config::tree::Value::Scalar(serde_json::Value::Bool(true)) => "on",
+                    $crate::config::tree::Value::Scalar(serde_json::Value::Bool(false)) => "off",
+                    $crate::config::tree::Value::Scalar(_)
+                    | $crate::config::tree::Value::List(_)
+                    | $crate::config::tree::Value::Map(_) => tree.text().unwrap_or_default(),
+                };
+                let is_text = tree.text().is_some();
+                Self::from_text(text).map_err(|message| match is_text {
+                    true => tree.fault(message),
+                    false => tree.fault(format!("wants {}, not {}", $shape, tree.kind())),
+                })
             }
 
             fn from_text(text: &str) -> Result<$name, String> {

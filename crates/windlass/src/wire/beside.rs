@@ -42,21 +42,21 @@ pub(crate) struct Beside {
 
 impl Beside {
     /// The daemon on the store of this call; `None` where none runs, or where it would not do as the flags say.
-    pub(crate) fn find(node: &Node, whose: Whose, session: &Session) -> Option<Beside> {
-        let holder = NodeLock::holder(&node.general.root)?;
+    pub(crate) fn find(node: &Node, whose: Whose, session: &Session) -> Result<Option<Beside>, Failure> {
+        let Some(holder) = NodeLock::holder(&node.general.root) else { return Ok(None) };
         let mut own: Vec<&str> =
             DAEMONS_OWN.iter().filter(|(path, _)| session.has_flag(path)).map(|(_, flag)| *flag).collect();
         own.extend(session.globals.plain_http.then_some("--plain-http"));
         if !own.is_empty() {
             let own = own.join(", ");
             session.note(&format!("{own} is for this call only, so the daemon on this store is not asked"));
-            return None;
+            return Ok(None);
         }
-        Some(Beside {
+        Ok(Some(Beside {
             client: NodeClient::new(&holder.socket),
-            sources: sources(node, whose),
+            sources: sources(node, whose)?,
             platform: node.general.platform.clone(),
-        })
+        }))
     }
 
     /// Makes an image present.

@@ -48,7 +48,7 @@ fn around(store: Store, node: &Node, globals: &Globals, whose: Whose) -> Result<
     // A machine without it is treated as the plainest of its kind.
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let host = host_platform(std::env::consts::OS, std::env::consts::ARCH, &cpuinfo);
-    let credentials = sources(node, whose);
+    let credentials = sources(node, whose)?;
     let mut config = EngineConfig::new(store, client(node, globals)?, credentials, host);
     config.limits = document_limits(&node.limits);
     config.image_limits =

@@ -2,6 +2,7 @@
 
 mod beside;
 mod client;
+mod clouds;
 mod credentials;
 mod engine;
 mod store;

@@ -1,0 +1,129 @@
+//! The clouds that are asked in this process: those that are switched on, and by themselves the one this machine is in.
+//!
+//! Invariant: `a_cloud_is_asked_where_it_is_at_home`.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+
+use windlass_core::reason::Reason;
+use windlass_core::reference::Reference;
+use windlass_core::registryclass::{RegistryClass, classify};
+use windlass_credentials::cloud::CloudError;
+use windlass_credentials::cloud::aws::{Aws, AwsSettings};
+use windlass_credentials::cloud::detect::{Cloud, FIRMWARE, Firmware};
+use windlass_credentials::cloud::google::{Google, GoogleSettings};
+use windlass_credentials::{Builder, BuiltIn, Provider};
+use windlass_distribution::config::Timeouts;
+use windlass_distribution::web::{Web, WebConfig};
+
+use super::chain;
+use super::client::proxy_of_environment;
+use crate::config::node::{Logins, Node, Switch};
+use crate::failure::Failure;
+
+type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
+
+/// Adds the clouds of this run.
+pub(super) fn add(builder: Builder, node: &Node) -> Result<Builder, Failure> {
+    let environment = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let here = Firmware::read(Path::new(FIRMWARE)).cloud();
+    let mut builder = builder;
+    for cloud in wanted(&node.logins, here, &environment) {
+        if let Some(cloud) = built_in(cloud, node, &environment)? {
+            builder = builder.builtin(cloud);
+        }
+    }
+    Ok(builder)
+}
+
+/// Which clouds are asked.
+fn wanted(logins: &Logins, here: Option<Cloud>, environment: Environment) -> Vec<Cloud> {
+    let is_set = |name: &str| environment(name).is_some();
+    let named = |cloud: Cloud| match cloud {
+        Cloud::Amazon => AwsSettings::from_environment(environment).names_identity(),
+        Cloud::Google => is_set("GCE_METADATA_HOST"),
+        Cloud::Azure => logins.azure_config.is_some() || (is_set("AZURE_CLIENT_ID") && is_set("AZURE_TENANT_ID")),
+    };
+    let all = [(Cloud::Amazon, logins.ecr), (Cloud::Google, logins.gcp), (Cloud::Azure, logins.acr)];
+    let is_wanted = |(cloud, switch): &(Cloud, Switch)| match switch {
+        Switch::On => true,
+        Switch::Off => false,
+        Switch::Auto => here == Some(*cloud) || named(*cloud),
+    };
+    all.into_iter().filter(is_wanted).map(|(cloud, _)| cloud).collect()
+}
+
+fn built_in(cloud: Cloud, node: &Node, environment: Environment) -> Result<Option<BuiltIn>, Failure> {
+    type Matches = Arc<dyn Fn(&Reference) -> bool + Send + Sync>;
+    let (name, matches, provider): (&str, Matches, Arc<dyn Provider>) = match cloud {
+        Cloud::Amazon => {
+            let settings = AwsSettings::from_environment(environment);
+            let mut config = web(node);
+            config.ca_files.extend(settings.ca_file());
+            let is_ecr =
+                |image: &Reference| matches!(classify(image), RegistryClass::Ecr(_) | RegistryClass::EcrPublic { .. });
+            ("ecr", Arc::new(is_ecr), Arc::new(Aws::new(settings, opened(&config)?)))
+        }
+        Cloud::Google => {
+            let hosts = node.logins.google_extra_hosts.clone();
+            let settings = GoogleSettings::from_environment(environment);
+            let settings = settings.and_then(|settings| settings.extra_hosts(hosts.clone())).map_err(|e| wrong(&e))?;
+            let is_google = move |image: &Reference| {
+                let is_extra = hosts.iter().any(|host| image.host().as_str().eq_ignore_ascii_case(host));
+                is_extra || matches!(classify(image), RegistryClass::Gcr { .. })
+            };
+            ("gcp", Arc::new(is_google), Arc::new(Google::new(settings, opened(&web(node))?)))
+        }
+        Cloud::Azure => return Ok(None),
+    };
+    Ok(Some(BuiltIn { name: name.to_owned(), matches, provider }))
+}
+
+/// The transport of pulls: its certificates, proxies and waits.
+fn web(node: &Node) -> WebConfig {
+    let timeouts = Timeouts {
+        connect: node.limits.connect_timeout,
+        header: node.limits.response_timeout,
+        idle: node.limits.idle_timeout,
+        ..Timeouts::default()
+    };
+    WebConfig { ca_files: node.general.ca_file.clone(), proxy: proxy_of_environment(), timeouts }
+}
+
+fn opened(config: &WebConfig) -> Result<Web, Failure> {
+    Web::new(config).map_err(|error| Failure::new(Reason::InvalidConfig, "a cloud cannot be asked", chain(&error)))
+}
+
+fn wrong(error: &CloudError) -> Failure {
+    Failure::new(error.reason(), "a cloud cannot be asked", chain(error)).hint(error.hint())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::defaults;
+
+    #[test]
+    fn a_cloud_is_asked_where_it_is_at_home() {
+        type Row<'a> = (Switch, Option<Cloud>, &'a [&'a str], &'a [Cloud]);
+        let (amazon, google, azure) = (Cloud::Amazon, Cloud::Google, Cloud::Azure);
+        let table: [Row; 9] = [
+            (Switch::Auto, None, &[], &[]),
+            (Switch::Auto, Some(amazon), &[], &[amazon]),
+            (Switch::Auto, Some(google), &[], &[google]),
+            (Switch::Auto, Some(azure), &[], &[azure]),
+            (Switch::Auto, None, &["AWS_WEB_IDENTITY_TOKEN_FILE"], &[amazon]),
+            (Switch::Auto, None, &["GCE_METADATA_HOST"], &[google]),
+            (Switch::Auto, Some(google), &["AZURE_CLIENT_ID", "AZURE_TENANT_ID"], &[google, azure]),
+            (Switch::On, None, &[], &[amazon, google, azure]),
+            (Switch::Off, Some(amazon), &["GCE_METADATA_HOST"], &[]),
+        ];
+        for (switch, here, set, want) in table {
+            let mut logins = defaults().node.logins;
+            (logins.ecr, logins.gcp, logins.acr) = (switch, switch, switch);
+            let environment = |name: &str| set.contains(&name).then(|| OsString::from("x"));
+            assert_eq!(wanted(&logins, here, &environment), want, "{switch:?} {here:?} {set:?}");
+        }
+    }
+}
