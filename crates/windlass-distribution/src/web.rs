@@ -53,6 +53,15 @@ pub struct WebRequest {
     pub bytes_max: usize,
 }
 
+/// A host that is found elsewhere than where its name says, and vouched for by authorities of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebPeer {
+    /// The address or name to connect to; the port is the URL's.
+    pub host: String,
+    /// PEM files whose certificates are trusted for it beside the usual ones.
+    pub ca_files: Vec<PathBuf>,
+}
+
 /// What came back.
 #[derive(Clone, Debug)]
 pub struct WebAnswer {
@@ -107,21 +116,35 @@ impl Web {
     /// # Errors
     /// [`TransportError`] when there is no whole answer in time.
     pub async fn ask(&self, request: &WebRequest) -> Result<WebAnswer, TransportError> {
+        self.ask_by(request, &Profile::default()).await
+    }
+
+    /// As [`Web::ask`], at a host that is found elsewhere. The certificate must be for the name in the URL.
+    ///
+    /// # Errors
+    /// As [`Web::ask`].
+    pub async fn ask_at(&self, peer: &WebPeer, request: &WebRequest) -> Result<WebAnswer, TransportError> {
+        let found_at = Some(peer.host.as_str().into());
+        let profile = Profile { ca: peer.ca_files.clone(), found_at, ..Profile::default() };
+        self.ask_by(request, &profile).await
+    }
+
+    async fn ask_by(&self, request: &WebRequest, profile: &Profile) -> Result<WebAnswer, TransportError> {
         let network = match request.route {
             WebRoute::Usual => &self.inner.usual,
             WebRoute::Direct => &self.inner.direct,
         };
-        timeout(request.limit, ask(network, request)).await.unwrap_or(Err(TransportError::HeaderTimeout))
+        timeout(request.limit, ask(network, request, profile)).await.unwrap_or(Err(TransportError::HeaderTimeout))
     }
 }
 
-async fn ask(network: &Network, request: &WebRequest) -> Result<WebAnswer, TransportError> {
+async fn ask(network: &Network, request: &WebRequest, profile: &Profile) -> Result<WebAnswer, TransportError> {
     let payload = match (request.body.expose(), request.headers.get(http::header::CONTENT_TYPE)) {
         (body, Some(media_type)) if !body.is_empty() => Payload::Bytes(body.clone().into(), media_type.clone()),
         _ => Payload::Empty,
     };
     let WebRequest { method, url, headers, .. } = request;
-    let response = network.send(method, url, headers, &payload, &Profile::default(), &Guard::Configured).await?;
+    let response = network.send(method, url, headers, &payload, profile, &Guard::Configured).await?;
     let too_long = TransportError::BodyTooLarge { limit_bytes: request.bytes_max as u64 };
     let body = response.body.collect(request.bytes_max as u64).await?.ok_or(too_long)?;
     Ok(WebAnswer { status: response.status, headers: response.headers, body: Secret::new(body.to_vec()) })

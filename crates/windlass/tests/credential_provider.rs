@@ -18,7 +18,7 @@ fn request(version: &str, image: &str) -> String {
 
 #[test]
 fn an_image_of_another_registry_is_answered_with_nothing_in_each_version() {
-    for cloud in ["gcp"] {
+    for cloud in ["ecr", "gcp", "acr"] {
         for version in VERSIONS {
             // A proxy and roots that cannot be used: nobody may be asked.
             let windlass = Windlass::new().env("HTTPS_PROXY", "http://127.0.0.1:9").env("SSL_CERT_FILE", "/nowhere");
@@ -82,6 +82,20 @@ fn metadata_server() -> String {
         }
     });
     address
+}
+
+#[test]
+fn a_login_for_azure_is_followed_by_an_anonymous_attempt() {
+    let file = r#"{"aadClientId":"sp","aadClientSecret":"canary","useManagedIdentityExtension":false}"#;
+    let windlass = Windlass::new().file("azure.json", file).args(["credential-provider", "acr", "azure.json"]);
+    let answer = windlass.stdin(&request("v1alpha1", "contoso.azurecr.io/app")).succeeds().stdout_json();
+    assert_eq!(answer["apiVersion"], "credentialprovider.kubelet.k8s.io/v1alpha1");
+    let login = json!({"username": "sp", "password": "canary"});
+    let want = json!({"contoso.azurecr.io": login, "*.azurecr.*": {"username": "", "password": ""}});
+    assert_eq!((&answer["auth"], &answer["cacheDuration"]), (&want, &json!("1h0m0s")));
+    let missing = Windlass::new().args(["credential-provider", "acr", "/no/such/azure.json"]);
+    let missing = missing.stdin(&request("v1", "contoso.azurecr.io/app")).fails(1);
+    assert!(missing.stderr.contains("CONFIG names /no/such/azure.json"), "{}", missing.stderr);
 }
 
 #[test]

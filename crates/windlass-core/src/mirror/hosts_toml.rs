@@ -348,7 +348,7 @@ fn is_header(name: &str, value: &str) -> bool {
 }
 
 /// Go's `time.ParseDuration` without negative values: `1h30m`, `1.5s`, `250ms`, `0`.
-pub fn parse_go_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_go_duration(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(Duration::ZERO);

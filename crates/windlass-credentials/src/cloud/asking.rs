@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use windlass_distribution::web::{Web, WebAnswer, WebRequest};
+use windlass_distribution::web::{Web, WebAnswer, WebPeer, WebRequest};
 use windlass_distribution::{TransportError, chance, escape, retry_after};
 
 use super::CloudError;
@@ -40,6 +40,25 @@ impl Service<'_> {
     /// [`CloudError::Unreachable`], [`CloudError::Timeout`], and what `make` gives.
     pub(crate) async fn ask(
         &self,
+        make: impl FnMut() -> Result<WebRequest, CloudError> + Send,
+        again: impl Fn(&WebAnswer) -> bool + Send,
+    ) -> Result<WebAnswer, CloudError> {
+        self.ask_by(None, make, again).await
+    }
+
+    /// As [`Service::ask`], at a host that is found elsewhere.
+    pub(crate) async fn ask_at(
+        &self,
+        peer: &WebPeer,
+        make: impl FnMut() -> Result<WebRequest, CloudError> + Send,
+        again: impl Fn(&WebAnswer) -> bool + Send,
+    ) -> Result<WebAnswer, CloudError> {
+        self.ask_by(Some(peer), make, again).await
+    }
+
+    async fn ask_by(
+        &self,
+        peer: Option<&WebPeer>,
         mut make: impl FnMut() -> Result<WebRequest, CloudError> + Send,
         again: impl Fn(&WebAnswer) -> bool + Send,
     ) -> Result<WebAnswer, CloudError> {
@@ -51,7 +70,10 @@ impl Service<'_> {
                 return Err(CloudError::Timeout { limit_seconds: self.deadline.limit_seconds() });
             }
             request.limit = request.limit.min(left);
-            let got = self.web.ask(&request).await;
+            let got = match peer {
+                Some(peer) => self.web.ask_at(peer, &request).await,
+                None => self.web.ask(&request).await,
+            };
             failed += 1;
             let asked = match &got {
                 Ok(answer) if again(answer) => retry_after(&answer.headers, SystemTime::now()),

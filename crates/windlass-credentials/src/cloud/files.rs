@@ -46,7 +46,8 @@ pub(crate) fn unusable(what: &str, path: &Path, problem: &str) -> CloudError {
     CloudError::Settings { what: what.to_owned(), problem }
 }
 
-fn read_now(path: &Path) -> io::Result<Secret<String>> {
+/// As [`read`], here and now. Blocks.
+pub(crate) fn read_now(path: &Path) -> io::Result<Secret<String>> {
     // Without the flag a pipe would hold the thread until somebody writes.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;

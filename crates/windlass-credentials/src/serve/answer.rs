@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use windlass_core::keyring::Credential;
-use windlass_core::provider::{CacheKeyType, ProviderAnswer};
+use windlass_core::provider::{CacheKeyType, ExecVersion, ProviderAnswer};
 use windlass_core::secret::Secret;
 
 use super::duration::go_duration;
-use super::request::Version;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,7 +28,7 @@ struct Login<'a> {
 
 /// The text of an answer: one JSON object and a line feed. Of two logins under one key the first counts. What is neither
 /// a password nor the wish to be anonymous is left out: the protocol has no place for tokens of registries.
-pub fn render(version: Version, answer: &ProviderAnswer) -> Secret<String> {
+pub fn render(version: ExecVersion, answer: &ProviderAnswer) -> Secret<String> {
     let mut auth = BTreeMap::new();
     for (key, credential) in &answer.auth {
         let login = match credential {
@@ -41,7 +40,7 @@ pub fn render(version: Version, answer: &ProviderAnswer) -> Secret<String> {
     }
     let wire = Wire {
         kind: "CredentialProviderResponse",
-        api_version: version.api_version(),
+        api_version: version.as_str(),
         cache_key_type: match answer.cache_key_type {
             CacheKeyType::Image => "Image",
             CacheKeyType::Registry => "Registry",
@@ -64,9 +63,10 @@ mod tests {
 
     #[test]
     fn the_answer_has_the_version_of_the_request() {
-        for version in [Version::V1Alpha1, Version::V1Beta1, Version::V1] {
+        for version in ExecVersion::ALL {
             let want = format!(
-                r#"{{"kind":"CredentialProviderResponse","apiVersion":"{version}","cacheKeyType":"Registry","cacheDuration":"0s","auth":{{}}}}"#
+                r#"{{"kind":"CredentialProviderResponse","apiVersion":"{}","cacheKeyType":"Registry","cacheDuration":"0s","auth":{{}}}}"#,
+                version.as_str()
             );
             assert_eq!(render(version, &nothing()).expose().trim_end(), want);
         }
@@ -83,9 +83,9 @@ mod tests {
         let hour = Some(Duration::from_secs(3600));
         let answer = ProviderAnswer { cache_key_type: CacheKeyType::Image, cache_duration: hour, auth };
         let want = r#"{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kubelet.k8s.io/v1","cacheKeyType":"Image","cacheDuration":"1h0m0s","auth":{"*.reg.example":{"username":"","password":""},"reg.example":{"username":"u","password":"p\""}}}"#;
-        let text = render(Version::V1, &answer);
+        let text = render(ExecVersion::V1, &answer);
         assert_eq!(text.expose(), &format!("{want}\n"));
         let kept_by_default = ProviderAnswer { cache_duration: None, ..answer };
-        assert!(!render(Version::V1, &kept_by_default).expose().contains("cacheDuration"));
+        assert!(!render(ExecVersion::V1, &kept_by_default).expose().contains("cacheDuration"));
     }
 }

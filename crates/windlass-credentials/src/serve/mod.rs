@@ -18,7 +18,7 @@ use windlass_core::provider::{CacheKeyType, ProviderAnswer};
 
 pub use answer::render;
 pub use duration::go_duration;
-pub use request::{Question, REQUEST_BYTES_MAX, ServeError, Version, read};
+pub use request::{Question, REQUEST_BYTES_MAX, ServeError, read};
 
 /// All that an answer may take: a kubelet kills a plugin after a minute.
 pub const BUDGET: Duration = Duration::from_secs(50);

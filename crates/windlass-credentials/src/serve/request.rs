@@ -1,10 +1,10 @@
 //! Reads a request.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Read};
 
 use serde::Deserialize;
+use windlass_core::provider::{EXEC_GROUP, ExecVersion};
 use windlass_core::reason::Reason;
 use windlass_core::reference::{Reference, ReferenceError};
 use windlass_core::secret::Secret;
@@ -14,54 +14,13 @@ use crate::provider::{ProviderRequest, ServiceAccountToken};
 /// Most bytes of a request; a token of a service account has about one KiB.
 pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
-const GROUP: &str = "credentialprovider.kubelet.k8s.io";
 const KIND: &str = "CredentialProviderRequest";
-
-/// A version of the protocol. They differ in what a request may say; answers are the same in all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// Kubernetes 1.20.
-    V1Alpha1,
-    /// Kubernetes 1.24.
-    V1Beta1,
-    /// Kubernetes 1.26; service accounts since 1.33.
-    V1,
-}
-
-impl Version {
-    /// The `apiVersion`.
-    pub const fn api_version(self) -> &'static str {
-        match self {
-            Version::V1Alpha1 => "credentialprovider.kubelet.k8s.io/v1alpha1",
-            Version::V1Beta1 => "credentialprovider.kubelet.k8s.io/v1beta1",
-            Version::V1 => "credentialprovider.kubelet.k8s.io/v1",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Version> {
-        [Version::V1Alpha1, Version::V1Beta1, Version::V1].into_iter().find(|version| version.api_version() == text)
-    }
-
-    /// Whether its requests carry service accounts; in the others such fields are unknown, and so ignored.
-    const fn has_service_accounts(self) -> bool {
-        match self {
-            Version::V1Alpha1 | Version::V1Beta1 => false,
-            Version::V1 => true,
-        }
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.api_version())
-    }
-}
 
 /// What a kubelet asks, and in which version it wants to be answered.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// The version.
-    pub version: Version,
+    pub version: ExecVersion,
     /// The question itself.
     pub request: ProviderRequest,
     /// What the service account is annotated with, though it has no token. Whoever wants to act for such an account cannot.
@@ -93,7 +52,7 @@ pub enum ServeError {
     #[error("the request is not of kind {KIND}")]
     Kind,
     /// Another group, or a version that is not known.
-    #[error("the version of the request is none of {GROUP}/v1, v1beta1 and v1alpha1")]
+    #[error("the version of the request is none of {EXEC_GROUP}/v1, v1beta1 and v1alpha1")]
     Version,
     /// No image is named.
     #[error("the request names no image")]
@@ -157,9 +116,10 @@ fn parse(bytes: &[u8]) -> Result<Question, ServeError> {
     if wire.kind.as_deref() != Some(KIND) {
         return Err(ServeError::Kind);
     }
-    let version = wire.api_version.as_deref().and_then(Version::parse).ok_or(ServeError::Version)?;
+    let version = wire.api_version.as_deref().and_then(ExecVersion::parse).ok_or(ServeError::Version)?;
     let image = wire.image.filter(|image| !image.is_empty()).ok_or(ServeError::NoImage)?;
-    let known = version.has_service_accounts();
+    // The older versions have no such fields, and unknown ones are ignored.
+    let known = version == ExecVersion::V1;
     let annotations = wire.service_account_annotations.filter(|_| known).unwrap_or_default();
     let (service_account, annotations_alone) = match token.filter(|token| known && !token.expose().is_empty()) {
         Some(token) => (Some(ServiceAccountToken { token, annotations }), BTreeMap::new()),
@@ -174,7 +134,7 @@ mod tests {
     use super::*;
 
     fn question(version: &str, rest: &str) -> Result<Question, ServeError> {
-        let text = format!(r#"{{"kind":"{KIND}","apiVersion":"{GROUP}/{version}"{rest}}}"#);
+        let text = format!(r#"{{"kind":"{KIND}","apiVersion":"{EXEC_GROUP}/{version}"{rest}}}"#);
         read(&mut text.as_bytes())
     }
 
@@ -184,7 +144,7 @@ mod tests {
         let table = [("v1alpha1", false), ("v1beta1", false), ("v1", true)];
         for (version, has) in table {
             let question = question(version, rest).unwrap();
-            assert_eq!(question.version.api_version(), format!("{GROUP}/{version}"));
+            assert_eq!(question.version.as_str(), format!("{EXEC_GROUP}/{version}"));
             assert_eq!(question.request.image.as_typed(), "reg.example/app");
             assert_eq!(question.request.service_account.is_some(), has, "{version}");
             assert!(question.annotations_alone.is_empty(), "{version}");

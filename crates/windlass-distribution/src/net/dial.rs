@@ -75,7 +75,7 @@ impl Dialler {
         let proxy = self.proxies.choose(site);
         let (tcp, peer): (Box<dyn Stream>, Option<IpAddr>) = match proxy {
             None => {
-                let tcp = self.connect(site, guard, profile.dial_timeout).await?;
+                let tcp = self.connect(site, guard, profile).await?;
                 let peer = tcp.peer_addr().ok().map(|a| a.ip());
                 (Box::new(tcp), peer)
             }
@@ -103,14 +103,10 @@ impl Dialler {
         }
     }
 
-    async fn connect(
-        &self,
-        site: &WebOrigin,
-        guard: &Guard,
-        limit: Option<Duration>,
-    ) -> Result<TcpStream, TransportError> {
-        let deadline = Instant::now() + limit.unwrap_or(self.timeouts.connect);
-        let resolve = tokio::net::lookup_host((bare_name(site), site.port));
+    async fn connect(&self, site: &WebOrigin, guard: &Guard, profile: &Profile) -> Result<TcpStream, TransportError> {
+        let deadline = Instant::now() + profile.dial_timeout.unwrap_or(self.timeouts.connect);
+        let name = profile.found_at.as_deref().unwrap_or_else(|| bare_name(site));
+        let resolve = tokio::net::lookup_host((name, site.port));
         let addresses: Vec<SocketAddr> = match timeout_at(deadline, resolve).await {
             Err(_) => return Err(TransportError::ConnectTimeout),
             Ok(Err(source)) => return Err(TransportError::Resolve { source }),
@@ -156,7 +152,7 @@ impl Dialler {
     }
 
     async fn through(&self, proxy: &Proxy, site: &WebOrigin) -> Result<Box<dyn Stream>, TransportError> {
-        let tcp = self.connect(&proxy.origin, &Guard::Configured, None).await?;
+        let tcp = self.connect(&proxy.origin, &Guard::Configured, &Profile::default()).await?;
         let mut stream: Box<dyn Stream> = match proxy.origin.scheme {
             UrlScheme::Http => Box::new(tcp),
             UrlScheme::Https => {

@@ -20,6 +20,8 @@ pub(crate) struct Profile {
     pub(crate) http2: Http2,
     /// In place of the client's own time-out.
     pub(crate) dial_timeout: Option<Duration>,
+    /// Where the host is found, where that is not what its name resolves to: an address or another name.
+    pub(crate) found_at: Option<Box<str>>,
 }
 
 impl Profile {
@@ -31,6 +33,7 @@ impl Profile {
             verify: settings.verify,
             http2: settings.http2,
             dial_timeout: settings.dial_timeout,
+            found_at: None,
         }
     }
 
@@ -87,6 +90,7 @@ mod tests {
             verify: Verify::Skip,
             http2: Http2::Off,
             dial_timeout: None,
+            found_at: None,
         };
         let other = own.for_other_hosts();
         assert_eq!((other.ca, other.http2), (own.ca, own.http2));

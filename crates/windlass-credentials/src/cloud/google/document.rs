@@ -14,8 +14,9 @@ use windlass_core::reference::Reference;
 use windlass_core::secret::Secret;
 use windlass_distribution::web::{Web, WebRequest, WebRoute};
 
-use super::metadata::{Metadata, refusal};
+use super::metadata::Metadata;
 use crate::cloud::asking::{REQUEST_LIMIT, Service};
+use crate::cloud::oauth::refusal;
 use crate::cloud::retry::{Deadline, Retries};
 use crate::cloud::{CloudError, json};
 
@@ -52,7 +53,7 @@ pub(super) async fn of_url(metadata: &Metadata<'_>, web: &Web) -> Result<Vec<(St
     };
     let answer = service.ask_usual(&request).await?;
     if answer.status != StatusCode::OK {
-        return Err(refusal(&service.name, &answer, ""));
+        return Err(refusal(&service.name, &answer, &[], |_| String::new()));
     }
     logins(&service.name, answer.body.expose())
 }

@@ -11,10 +11,11 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use windlass_core::httpurl::HttpUrl;
 use windlass_core::secret::Secret;
-use windlass_distribution::web::{Web, WebAnswer, WebRequest, WebRoute};
+use windlass_distribution::web::{Web, WebRequest, WebRoute};
 
 use super::Token;
-use crate::cloud::asking::{ANSWER_BYTES, Service, words};
+use crate::cloud::asking::{ANSWER_BYTES, Service};
+use crate::cloud::oauth::refusal;
 use crate::cloud::retry::{Deadline, Retries};
 use crate::cloud::{CloudError, endpoint, json};
 
@@ -133,19 +134,7 @@ impl<'a> Metadata<'a> {
         match answer.status {
             StatusCode::OK => Ok(Some(answer.body)),
             StatusCode::NOT_FOUND => Ok(None),
-            _ => Err(refusal(&self.service.name, &answer, "")),
+            _ => Err(refusal(&self.service.name, &answer, &[], |_| String::new())),
         }
-    }
-}
-
-/// What an answer other than a good one means.
-pub(super) fn refusal(service: &str, answer: &WebAnswer, hint: &str) -> CloudError {
-    let said = words(&String::from_utf8_lossy(answer.body.expose()));
-    let words = format!("{} {said}", answer.status.as_u16()).trim_end().to_owned();
-    let service = service.to_owned();
-    if crate::cloud::retry::passing(answer.status) {
-        CloudError::Busy { service, words }
-    } else {
-        CloudError::Refused { service, words, hint: hint.to_owned() }
     }
 }

@@ -8,8 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use windlass_core::httpurl::HttpUrl;
-use windlass_core::mirror::parse_go_duration;
-use windlass_core::provider::CacheKeyType;
+use windlass_core::provider::{CacheKeyType, GoDuration};
 use windlass_core::reference::Reference;
 use windlass_core::registryclass::{RegistryClass, classify};
 
@@ -171,7 +170,8 @@ fn cache_type(name: &str, text: &str) -> Result<CacheKeyType, CloudError> {
 }
 
 fn cache_duration(name: &str, text: &str) -> Result<Duration, CloudError> {
-    parse_go_duration(text).ok_or_else(|| settings(name, "is no duration, such as 5m0s"))
+    let duration = GoDuration::parse(text).map_err(|error| settings(name, &error.to_string()))?;
+    if duration.is_negative() { Err(settings(name, "is negative")) } else { Ok(duration.or_zero()) }
 }
 
 fn settings(what: &str, problem: &str) -> CloudError {

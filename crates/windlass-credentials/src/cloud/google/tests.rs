@@ -99,8 +99,8 @@ async fn metadata_are_believed_with_their_header_only() {
 #[tokio::test]
 async fn a_failing_metadata_server_is_an_error_and_no_empty_answer() {
     let table = [
-        (503, "", "is busy: 503", 3),
-        (403, "Missing Metadata-Flavor", "refused: 403 Missing", 1),
+        (503, "", "fails: HTTP 503", 3),
+        (403, "Missing Metadata-Flavor", "refused: HTTP 403 Missing", 1),
         (404, "", "has no default service account", 1),
         (200, r#"{"access_token":"can"#, "is cut", 1),
         (200, "<html>canary", "is no JSON", 1),
@@ -164,7 +164,7 @@ async fn an_account_that_wants_its_own_identity_never_gets_the_node_s() {
 
     let expired = ServiceAccountToken { token: Secret::from("old"), ..wants.clone() };
     let error = google.ask(&with(expired)).await.unwrap_err().to_string();
-    assert!(error.contains("400 invalid_grant The token is expired"), "{error}");
+    assert!(error.contains("HTTP 400 invalid_grant The token is expired"), "{error}");
     assert!(node.seen().is_empty(), "no fallback");
 
     for (google, account) in [(&google, account(&[(WANTS_OWN_IDENTITY, "True")])), (&plain, wants)] {

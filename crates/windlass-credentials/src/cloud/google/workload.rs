@@ -7,11 +7,11 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use windlass_core::httpurl::HttpUrl;
 use windlass_core::secret::Secret;
-use windlass_distribution::web::{Web, WebAnswer, WebRequest, WebRoute};
+use windlass_distribution::web::{Web, WebRequest, WebRoute};
 
 use super::Token;
-use super::metadata::refusal;
-use crate::cloud::asking::{ANSWER_BYTES, REQUEST_LIMIT, Service, words};
+use crate::cloud::asking::{ANSWER_BYTES, REQUEST_LIMIT, Service};
+use crate::cloud::oauth::refusal;
 use crate::cloud::retry::{Deadline, Retries};
 use crate::cloud::{CloudError, json};
 
@@ -50,14 +50,6 @@ struct Exchanged {
     expires_in: Option<f64>,
 }
 
-#[derive(Deserialize)]
-struct Problem {
-    #[serde(default)]
-    error: String,
-    #[serde(default)]
-    error_description: String,
-}
-
 /// Exchanges the token. A failure is one: the node's account never stands in for the service account.
 pub(super) async fn exchange(
     web: &Web,
@@ -94,24 +86,10 @@ pub(super) async fn exchange(
     };
     let answer = service.ask_usual(&request).await?;
     if answer.status != StatusCode::OK {
-        return Err(refused(&service.name, &answer));
+        return Err(refusal(&service.name, &answer, &[token.expose()], |_| HINT.to_owned()));
     }
     let answer: Exchanged = json::read(&service.name, answer.body.expose())?;
     let text = json::need(&service.name, "access_token", answer.access_token)?;
     let life = Duration::try_from_secs_f64(answer.expires_in.unwrap_or(0.0)).unwrap_or_default();
     Ok(Token { text, life })
-}
-
-fn refused(service: &str, answer: &WebAnswer) -> CloudError {
-    match json::read::<Problem>(service, answer.body.expose()) {
-        Ok(problem) if answer.status.is_client_error() && answer.status != StatusCode::TOO_MANY_REQUESTS => {
-            let said = words(&format!("{} {}", problem.error, problem.error_description));
-            CloudError::Refused {
-                service: service.to_owned(),
-                words: format!("{} {said}", answer.status.as_u16()),
-                hint: HINT.to_owned(),
-            }
-        }
-        Ok(_) | Err(_) => refusal(service, answer, HINT),
-    }
 }

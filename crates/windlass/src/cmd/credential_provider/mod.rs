@@ -3,6 +3,8 @@
 //!
 //! It starts bare: no configuration, no store, no log; a runtime and certificates only once a cloud is asked.
 
+mod acr;
+mod ecr;
 mod gcp;
 
 use std::error::Error as StdError;
@@ -38,9 +40,15 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Cloud {
+    /// Amazon: ECR, private and public.
+    #[command(version)]
+    Ecr(ecr::Args),
     /// Google: Artifact Registry and Container Registry.
     #[command(version)]
     Gcp(gcp::Args),
+    /// Microsoft: Azure Container Registry.
+    #[command(version)]
+    Acr(acr::Args),
 }
 
 /// Flags that a plugin takes because kubelet configurations have them.
@@ -97,7 +105,9 @@ fn answer(args: &Args, session: &Session, started: Instant) -> Result<windlass_c
     let question = serve::read(&mut std::io::stdin().lock())?;
     let asking = Asking { question: &question, session, started };
     let answer = match &args.cloud {
+        Cloud::Ecr(args) => ecr::answer(args, &asking)?,
         Cloud::Gcp(args) => gcp::answer(args, &asking)?,
+        Cloud::Acr(args) => acr::answer(args, &asking)?,
     };
     Ok(serve::render(question.version, &answer))
 }
@@ -112,7 +122,12 @@ struct Asking<'a> {
 impl Asking<'_> {
     /// The transport; only for questions that are the cloud's.
     fn web(&self) -> Result<Web, Problem> {
-        let ca_files = self.session.globals.ca_file.iter().map(PathBuf::from).collect();
+        self.web_with(None)
+    }
+
+    /// The same, with one more file of certificate authorities.
+    fn web_with(&self, ca_file: Option<PathBuf>) -> Result<Web, Problem> {
+        let ca_files = self.session.globals.ca_file.iter().map(PathBuf::from).chain(ca_file).collect();
         wire::web(ca_files).map_err(|error| Problem::of(&error, ""))
     }
 
