@@ -13,6 +13,7 @@ use windlass_pull::Engine;
 use crate::drain::Drain;
 use crate::health::{Check, Health};
 use crate::inventory::Inventories;
+use crate::logins::logins;
 use crate::metrics::Metrics;
 use crate::parts::{Configuration, NodeOptions, Tunables};
 use crate::rows::{rows, shortened};
@@ -103,6 +104,7 @@ impl Daemon {
             image_count: inventory.image_count,
             disk: inventory.disk.clone(),
             collection: locked(&self.collection).clone(),
+            logins: logins(self.engine.sources(), Timestamp::now()),
         }
     }
 

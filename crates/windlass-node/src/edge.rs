@@ -191,6 +191,7 @@ mod tests {
 
     use super::*;
     use crate::inventory::Inventory;
+    use crate::status::LoginStatus;
 
     const PULL: &str = "/runtime.v1.ImageService/PullImage";
     const STATUS: &str = "/runtime.v1.ImageService/ImageStatus";
@@ -223,7 +224,7 @@ mod tests {
     }
 
     fn counted(edge: &Edge, method: &str, code: &str) -> bool {
-        let text = edge.metrics.text(&Inventory::default(), 0, true);
+        let text = edge.metrics.text(&Inventory::default(), &LoginStatus::default(), 0, true);
         text.contains(&format!("method=\"{method}\",code=\"{code}\"}} 1"))
     }
 
@@ -235,7 +236,7 @@ mod tests {
         ask(&router, PULL).await;
         ask(&router, "/runtime.v1.ImageService/NoSuchMethod").await;
         assert!(counted(&edge, "ImageStatus", "NotFound") && counted(&edge, "PullImage", "NotFound"));
-        let text = edge.metrics.text(&Inventory::default(), 0, true);
+        let text = edge.metrics.text(&Inventory::default(), &LoginStatus::default(), 0, true);
         assert!(!text.contains("NoSuchMethod"), "{text}");
         assert_eq!(edge.drain.run(Duration::from_secs(1)).await, 0, "no place is left behind");
     }

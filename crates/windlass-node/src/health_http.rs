@@ -8,8 +8,10 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderValue, StatusCode, header};
+use jiff::Timestamp;
 
 use crate::daemon::Daemon;
+use crate::logins::logins;
 use crate::metrics::CONTENT_TYPE;
 
 /// How old the numbers of the store may be in the metrics; a scraper comes every 15 s or so.
@@ -31,7 +33,8 @@ pub(crate) fn router(daemon: Arc<Daemon>) -> Router {
 async fn metrics(State(daemon): State<Arc<Daemon>>) -> Response {
     let inventory = daemon.inventories.within(METRICS_AGE).await;
     let in_flight = daemon.engine.board().state().pulls.len();
-    let text = daemon.metrics.text(&inventory, in_flight, daemon.health.not_ready().is_empty());
+    let logins = logins(daemon.engine.sources(), Timestamp::now());
+    let text = daemon.metrics.text(&inventory, &logins, in_flight, daemon.health.not_ready().is_empty());
     ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], text).into_response()
 }
 

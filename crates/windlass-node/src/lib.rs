@@ -16,6 +16,7 @@ mod health;
 mod health_http;
 mod inventory;
 mod lock;
+mod logins;
 mod metrics;
 mod page;
 mod parts;

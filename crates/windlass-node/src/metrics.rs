@@ -3,7 +3,9 @@
 //! Names begin with `windlass_`, units are seconds and bytes, labels come from fixed sets: a reason, a method, never an
 //! image.
 //!
-//! Invariants: `a_pull_is_counted_with_its_outcome`, `labels_come_from_fixed_sets`.
+//! Invariants: `a_pull_is_counted_with_its_outcome`, `logins_are_counted_by_provider`, `labels_come_from_fixed_sets`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -15,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use windlass_pull::{Ending, PastPull};
 
 use crate::inventory::Inventory;
+use crate::status::LoginStatus;
 
 /// What the text form of the metrics is called.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -59,6 +62,17 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ProviderLabels {
+    kind: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HashLabels {
+    hash: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -91,6 +105,11 @@ pub(crate) struct Metrics {
     reloads: Family<OutcomeLabels, Counter>,
     reload_good: Gauge,
     ready: Gauge,
+    login_calls: Family<ProviderLabels, Counter>,
+    login_errors: Family<ProviderLabels, Counter>,
+    login_seconds: Family<ProviderLabels, Counter<f64, AtomicU64>>,
+    login_expiry: Family<ProviderLabels, Gauge>,
+    login_config: Family<HashLabels, Gauge>,
 }
 
 fn pull_histogram() -> Histogram {
@@ -127,6 +146,11 @@ impl Metrics {
             reloads: Family::default(),
             reload_good: Gauge::default(),
             ready: Gauge::default(),
+            login_calls: Family::default(),
+            login_errors: Family::default(),
+            login_seconds: Family::default(),
+            login_expiry: Family::default(),
+            login_config: Family::default(),
         };
         metrics.register(version);
         metrics
@@ -166,6 +190,15 @@ impl Metrics {
         let help = "Whether the last reading of the configuration was good";
         r.register("configuration_good", help, self.reload_good.clone());
         r.register("ready", "Whether every check of /readyz passes", self.ready.clone());
+        let help = "Times a provider of logins was asked";
+        r.register("credential_provider_requests", help, self.login_calls.clone());
+        r.register("credential_provider_errors", "Of these, those that failed", self.login_errors.clone());
+        let help = "How long all of them took";
+        r.register_with_unit("credential_provider_duration", help, Unit::Seconds, self.login_seconds.clone());
+        let help = "When the first login ends that a provider gave and that is kept, since 1970";
+        r.register_with_unit("credential_expiration_timestamp", help, Unit::Seconds, self.login_expiry.clone());
+        let help = "The configuration of provider programs in force, by the hash that a kubelet shows";
+        r.register("credential_provider_config_info", help, self.login_config.clone());
     }
 
     /// Counts a pull that has ended.
@@ -230,10 +263,30 @@ impl Metrics {
         self.pinned_missing.set(count(missing));
     }
 
+    /// Takes over how the providers of logins fare. One that is not configured any more keeps its counts.
+    fn set_logins(&self, logins: &LoginStatus) {
+        self.login_expiry.clear();
+        self.login_config.clear();
+        if let Some(hash) = &logins.config_hash {
+            self.login_config.get_or_create(&HashLabels { hash: hash.clone() }).set(1);
+        }
+        for provider in &logins.providers {
+            let labels = ProviderLabels { kind: provider.kind.clone(), name: provider.name.clone() };
+            self.login_calls.get_or_create(&labels).inner().store(provider.calls, Ordering::Relaxed);
+            self.login_errors.get_or_create(&labels).inner().store(provider.errors, Ordering::Relaxed);
+            let seconds = self.login_seconds.get_or_create(&labels);
+            seconds.inner().store(provider.total_seconds.to_bits(), Ordering::Relaxed);
+            if let Some(expiry) = provider.next_expiry {
+                self.login_expiry.get_or_create(&labels).set(expiry.as_second());
+            }
+        }
+    }
+
     /// The text, with what is looked up when it is asked for.
-    pub(crate) fn text(&self, inventory: &Inventory, in_flight: usize, is_ready: bool) -> String {
+    pub(crate) fn text(&self, inventory: &Inventory, logins: &LoginStatus, in_flight: usize, is_ready: bool) -> String {
         self.in_flight.set(count(in_flight));
         self.ready.set(i64::from(is_ready));
+        self.set_logins(logins);
         self.images.set(count(inventory.image_count));
         if let Some(disk) = &inventory.disk {
             let gauges = [
@@ -271,6 +324,7 @@ mod tests {
     use windlass_pull::PhaseTimes;
 
     use super::*;
+    use crate::status::ProviderRow;
 
     fn past(ending: Ending) -> PastPull {
         PastPull {
@@ -280,6 +334,7 @@ mod tests {
             times: PhaseTimes { resolve_ms: 100, layers_ms: 1_000, commit_ms: 20, total_ms: 1_120 },
             ending,
             credential: None,
+            tried: Vec::new(),
             fetched_bytes: 500,
             layers: 3,
             layers_already_here: 1,
@@ -291,7 +346,7 @@ mod tests {
         let metrics = Metrics::new("1.2.3");
         metrics.pull_ended(&past(Ending::Pulled));
         metrics.pull_ended(&past(Ending::Failed { reason: "denied", message: "no".to_owned() }));
-        let text = metrics.text(&Inventory::default(), 2, true);
+        let text = metrics.text(&Inventory::default(), &LoginStatus::default(), 2, true);
         for line in [
             "windlass_build_info{version=\"1.2.3\"} 1",
             "windlass_pulls_total{outcome=\"pulled\",reason=\"\"} 1",
@@ -309,11 +364,42 @@ mod tests {
     }
 
     #[test]
+    fn logins_are_counted_by_provider() {
+        let metrics = Metrics::new("1");
+        let provider = ProviderRow {
+            name: "ecr".to_owned(),
+            kind: "cloud".to_owned(),
+            calls: 3,
+            errors: 1,
+            total_seconds: 0.5,
+            next_expiry: Some(Timestamp::from_second(1700).unwrap()),
+            cached: Vec::new(),
+        };
+        let mut logins =
+            LoginStatus { problem: None, config_hash: Some("sha256:aa".to_owned()), providers: vec![provider] };
+        let text = metrics.text(&Inventory::default(), &logins, 0, true);
+        for line in [
+            "windlass_credential_provider_requests_total{kind=\"cloud\",name=\"ecr\"} 3",
+            "windlass_credential_provider_errors_total{kind=\"cloud\",name=\"ecr\"} 1",
+            "windlass_credential_provider_duration_seconds_total{kind=\"cloud\",name=\"ecr\"} 0.5",
+            "windlass_credential_expiration_timestamp_seconds{kind=\"cloud\",name=\"ecr\"} 1700",
+            "windlass_credential_provider_config_info{hash=\"sha256:aa\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        // Nothing is kept any more, and the configuration is another.
+        logins.providers[0].next_expiry = None;
+        logins.config_hash = Some("sha256:bb".to_owned());
+        let text = metrics.text(&Inventory::default(), &logins, 0, true);
+        assert!(!text.contains("expiration_timestamp_seconds{") && !text.contains("sha256:aa"), "{text}");
+    }
+
+    #[test]
     fn labels_come_from_fixed_sets() {
         let metrics = Metrics::new("1");
         metrics.pull_ended(&past(Ending::Pulled));
         metrics.call_ended("runtime.v1.ImageService", "PullImage", "OK", Duration::from_secs(1));
-        let text = metrics.text(&Inventory::default(), 0, false);
+        let text = metrics.text(&Inventory::default(), &LoginStatus::default(), 0, false);
         assert!(!text.contains("registry.example"), "{text}");
         let line =
             "windlass_grpc_requests_total{service=\"runtime.v1.ImageService\",method=\"PullImage\",code=\"OK\"} 1";

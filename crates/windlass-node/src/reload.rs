@@ -1,8 +1,8 @@
 //! A new configuration without a restart: by signal, or because a file has changed.
 //!
 //! In: asks, and a look at the files from time to time. Out: what can be taken over is; what cannot is said; where
-//! something is wrong, everything stays as it was, and log and status say so. Credentials and hosts' files are not part
-//! of this: they are read anew for every pull.
+//! something is wrong, everything stays as it was, and log and status say so. Credentials, hosts' files and the
+//! configuration of login providers are not part of the looking: they are looked at for every pull.
 //!
 //! Invariants, with the whole daemon (in the command's tests): `a_bad_file_changes_nothing_and_is_told`,
 //! `pinned_images_come_by_a_changed_file_and_go_by_another`.

@@ -89,6 +89,7 @@ fn past(past: PastPull) -> PastRow {
         reason,
         message,
         credential: past.credential,
+        tried: past.tried,
         fetched_bytes: past.fetched_bytes,
         total_ms: past.times.total_ms,
     }

@@ -62,6 +62,53 @@ pub struct NodeStatus {
     pub disk: Option<DiskStatus>,
     /// Collection by the daemon.
     pub collection: CollectionStatus,
+    /// Who is asked for logins.
+    #[serde(default)]
+    pub logins: LoginStatus,
+}
+
+/// Who is asked for logins, and how that goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoginStatus {
+    /// What is wrong with the configuration of provider programs as it is now; the one before is in force then.
+    pub problem: Option<String>,
+    /// The hash of the one in force, as a kubelet shows it.
+    pub config_hash: Option<String>,
+    /// Programs and clouds, in the order in which they are asked.
+    pub providers: Vec<ProviderRow>,
+}
+
+/// A provider of logins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderRow {
+    /// Its name.
+    pub name: String,
+    /// `plugin` or `cloud`.
+    pub kind: String,
+    /// How often it was asked; answers that were kept do not count.
+    pub calls: u64,
+    /// How many of these failed.
+    pub errors: u64,
+    /// How long all of them took.
+    pub total_seconds: f64,
+    /// When the first of the kept answers ends.
+    pub next_expiry: Option<Timestamp>,
+    /// Answers that are kept.
+    pub cached: Vec<CachedRow>,
+}
+
+/// An answer that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CachedRow {
+    /// For what: an image, a registry, or all.
+    pub key: String,
+    /// Logins in it.
+    pub logins: usize,
+    /// When it ends.
+    pub expires: Timestamp,
 }
 
 /// Whether the daemon takes work.
@@ -188,6 +235,9 @@ pub struct PastRow {
     pub message: Option<String>,
     /// The credential that was accepted, or the last that was refused, by its source; `None`: anonymous.
     pub credential: Option<String>,
+    /// Every credential that was tried, by its source, with the registry's answer, in order.
+    #[serde(default)]
+    pub tried: Vec<String>,
     /// Bytes of layers that were fetched.
     pub fetched_bytes: u64,
     /// Milliseconds in all.

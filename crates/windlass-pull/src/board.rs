@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use windlass_core::reason::Reason;
 
 use crate::PullError;
+use crate::attempt::{Attempt, Attempts};
 use crate::events::{Event, LayerState, Outcome};
 use crate::request::PullReport;
 
@@ -33,6 +34,10 @@ const RECENT_MAX: usize = 100;
 const ENDINGS_MAX: usize = 1024;
 /// Bytes of an error's text that are kept.
 const MESSAGE_MAX: usize = 2048;
+/// Tries that are told of one pull.
+const TRIED_MAX: usize = 16;
+/// Bytes of each of them: the registry's words are its own.
+const TRIED_BYTES_MAX: usize = 512;
 
 /// The board of one engine. Clones share it.
 #[derive(Debug, Clone)]
@@ -165,6 +170,7 @@ impl Tracked {
                     Outcome::UpToDate | Outcome::AlreadyHere => Ending::UpToDate,
                 };
                 told = Told {
+                    tried: lines(&report.attempts),
                     credential: report.attempts.accepted().and_then(|attempt| attempt.source.clone()),
                     fetched_bytes: report.fetched_bytes,
                     layers: report.layers,
@@ -174,6 +180,7 @@ impl Tracked {
             }
             Err(error) if error.reason() == Reason::Canceled => Ending::Canceled,
             Err(error) => {
+                told.tried = lines(error.attempts());
                 // After a refused credential everybody's right is tried, which names nobody.
                 told.credential = error.attempts().0.iter().rev().find_map(|attempt| attempt.source.clone());
                 let mut message = error.chain();
@@ -185,10 +192,21 @@ impl Tracked {
     }
 }
 
+/// What was tried, a line each.
+fn lines(attempts: &Attempts) -> Vec<String> {
+    let line = |attempt: &Attempt| {
+        let mut line = attempt.to_string();
+        line.truncate(line.floor_char_boundary(TRIED_BYTES_MAX));
+        line
+    };
+    attempts.0.iter().take(TRIED_MAX).map(line).collect()
+}
+
 /// What a report tells of a pull that has ended.
 #[derive(Debug, Default)]
 struct Told {
     credential: Option<String>,
+    tried: Vec<String>,
     fetched_bytes: u64,
     layers: usize,
     layers_already_here: usize,
@@ -208,7 +226,7 @@ impl Inner {
             let Some(entry) = rows.pulls.remove(&number) else { return };
             let times = entry.times(Instant::now());
             let image = entry.image;
-            let Told { credential, fetched_bytes, layers, layers_already_here } = told;
+            let Told { credential, tried, fetched_bytes, layers, layers_already_here } = told;
             let past = PastPull {
                 number,
                 image,
@@ -216,6 +234,7 @@ impl Inner {
                 times,
                 ending,
                 credential,
+                tried,
                 fetched_bytes,
                 layers,
                 layers_already_here,

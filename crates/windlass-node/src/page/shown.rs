@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::status::{
-    BackOffRow, CollectionStatus, DaemonState, DiskStatus, ImageRow, LayerRow, NodeStatus, PastRow, PinnedRow, PullRow,
+    BackOffRow, CachedRow, CollectionStatus, DaemonState, DiskStatus, ImageRow, LayerRow, NodeStatus, PastRow,
+    PinnedRow, ProviderRow, PullRow,
 };
 use crate::words::{age, bytes, short};
 
@@ -34,6 +35,8 @@ pub(super) struct Shown {
     pub(super) disk: Option<Disk>,
     pub(super) collection: String,
     pub(super) removed: Vec<String>,
+    pub(super) login_problem: Option<String>,
+    pub(super) providers: Vec<Provider>,
 }
 
 pub(super) struct Pull {
@@ -67,6 +70,14 @@ pub(super) struct Failed {
     pub(super) reason: String,
     pub(super) credential: String,
     pub(super) message: String,
+    pub(super) tried: Vec<String>,
+}
+
+pub(super) struct Provider {
+    pub(super) title: String,
+    pub(super) calls: u64,
+    pub(super) errors: u64,
+    pub(super) kept: Vec<String>,
 }
 
 pub(super) struct Waiting {
@@ -146,6 +157,8 @@ impl Shown {
             disk: status.disk.as_ref().map(Disk::of),
             collection: collection(&status.collection, now),
             removed: status.collection.removed.clone(),
+            login_problem: status.logins.problem.clone(),
+            providers: status.logins.providers.iter().map(|row| Provider::of(row, now)).collect(),
         }
     }
 }
@@ -192,6 +205,19 @@ impl Failed {
             reason: row.reason.clone().unwrap_or_default(),
             credential: row.credential.clone().unwrap_or_else(|| "anonymous".to_owned()),
             message: row.message.clone().unwrap_or_default(),
+            tried: row.tried.clone(),
+        }
+    }
+}
+
+impl Provider {
+    fn of(row: &ProviderRow, now: Timestamp) -> Provider {
+        let kept = |kept: &CachedRow| format!("{}, {} more", kept.key, between(now, kept.expires));
+        Provider {
+            title: format!("{} {}", row.kind, row.name),
+            calls: row.calls,
+            errors: row.errors,
+            kept: row.cached.iter().map(kept).collect(),
         }
     }
 }

@@ -2,8 +2,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::status::{
-    BackOffRow, CollectionStatus, ConfigurationStatus, DaemonState, DiskStatus, ImageRow, LayerRow, NotReady, PastRow,
-    PinnedRow, PullRow,
+    BackOffRow, CachedRow, CollectionStatus, ConfigurationStatus, DaemonState, DiskStatus, ImageRow, LayerRow,
+    LoginStatus, NotReady, PastRow, PinnedRow, ProviderRow, PullRow,
 };
 
 /// What somebody writes who wants a script in our page.
@@ -47,6 +47,7 @@ fn hostile() -> NodeStatus {
         reason: Some(text()),
         message: Some(text()),
         credential: Some(text()),
+        tried: vec![text()],
         fetched_bytes: 0,
         total_ms: 1,
     };
@@ -102,6 +103,19 @@ fn hostile() -> NodeStatus {
             removed: vec![text()],
             problem: Some(text()),
             ..CollectionStatus::default()
+        },
+        logins: LoginStatus {
+            problem: Some(text()),
+            config_hash: Some(text()),
+            providers: vec![ProviderRow {
+                name: text(),
+                kind: text(),
+                calls: 3,
+                errors: 1,
+                total_seconds: 0.5,
+                next_expiry: Some(at(300)),
+                cached: vec![CachedRow { key: text(), logins: 1, expires: at(300) }],
+            }],
         },
     }
 }

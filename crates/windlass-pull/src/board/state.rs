@@ -105,6 +105,8 @@ pub struct PastPull {
     pub ending: Ending,
     /// The credential that was accepted or else the last one that was refused, by its source; `None`: anonymous.
     pub credential: Option<String>,
+    /// Every credential that was tried, by its source, with the registry's answer, in order; at most 16.
+    pub tried: Vec<String>,
     /// Bytes of layers that were fetched.
     pub fetched_bytes: u64,
     /// Layers of an image that is now here, a layer used twice counted once.

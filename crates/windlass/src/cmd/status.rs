@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use windlass_core::reason::Reason;
 use windlass_node::NodeLock;
 use windlass_node::client::NodeClient;
-use windlass_node::status::{BackOffRow, NodeStatus, PullRow};
+use windlass_node::status::{BackOffRow, CachedRow, NodeStatus, ProviderRow, PullRow};
 
 use crate::args::Format;
 use crate::failure::{Failure, shown};
@@ -128,6 +128,11 @@ impl Status {
         if !configuration.needs_restart.is_empty() {
             lines.push(format!("a restart takes over {}", configuration.needs_restart.join(", ")));
         }
+        if let Some(problem) = &self.0.logins.problem {
+            lines.push(format!(
+                "the new configuration of login providers is not valid, the old one is in force: {problem}"
+            ));
+        }
         let damaged = self.0.images.iter().flatten().filter(|image| image.damage.is_some()).count();
         if damaged > 0 {
             lines.push(format!("{damaged} images are damaged; `windlass fsck` says how"));
@@ -140,6 +145,16 @@ impl Status {
         let (free, all) = (bytes(disk.available_bytes), bytes(disk.capacity_bytes));
         let images = bytes(disk.images_bytes);
         Some(format!("disk: {} % used, {free} of {all} free, images take {images}", disk.used_percent))
+    }
+
+    fn provider(&self, row: &ProviderRow) -> String {
+        let kept = |kept: &CachedRow| {
+            let left = Duration::try_from(kept.expires.duration_since(self.0.now)).unwrap_or_default();
+            format!("{} for {}", kept.key, age(left))
+        };
+        let kept: Vec<String> = row.cached.iter().map(kept).collect();
+        let kept = if kept.is_empty() { String::new() } else { format!("; keeps {}", kept.join(", ")) };
+        format!("logins: {} {}: asked {} times, {} failed{kept}", row.kind, row.name, row.calls, row.errors)
     }
 
     fn back_off(&self, row: &BackOffRow) -> String {
@@ -194,6 +209,9 @@ impl Report for Status {
         for line in self.problems().into_iter().chain(self.disk()) {
             table = table.line(line);
         }
+        for provider in &self.0.logins.providers {
+            table = table.line(self.provider(provider));
+        }
         for row in self.0.back_off.iter().take(BACK_OFF_MAX) {
             table = table.line(self.back_off(row));
         }
@@ -203,6 +221,9 @@ impl Report for Status {
             let message = past.message.as_deref().unwrap_or_default();
             let ago = self.since(past.at);
             table = table.line(format!("failed {ago} ago: {} ({reason}, by {credential}): {message}", past.image));
+            for tried in &past.tried {
+                table = table.line(format!("  tried: {tried}"));
+            }
         }
         table
     }
