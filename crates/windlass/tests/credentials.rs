@@ -99,3 +99,51 @@ fn what_cannot_be_asked_is_said() {
     let output = Windlass::new().args(["credentials", "no//name"]).fails(2);
     assert!(output.stderr.contains("cannot look for credentials for no//name"), "{}", output.stderr);
 }
+
+/// A provider that answers for one host and says a secret where it should not.
+fn with_plugin(world: &World, patterns: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::create_dir(world.path("bin")).unwrap();
+    world.file(
+        "bin/hand-made",
+        "#!/bin/sh\ncat >/dev/null\necho \"password=canary-plugin\" >&2\necho '{\"kind\":\"CredentialProviderResponse\",\
+         \"apiVersion\":\"credentialprovider.kubelet.k8s.io/v1\",\"cacheKeyType\":\"Registry\",\"cacheDuration\":\"1h\",\
+         \"auth\":{\"r.example\":{\"username\":\"robot\",\"password\":\"canary-plugin\"}}}'\n",
+    );
+    std::fs::set_permissions(world.path("bin/hand-made"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    world.file(
+        "providers.yaml",
+        &format!(
+            "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n- name: hand-made\n  \
+             apiVersion: credentialprovider.kubelet.k8s.io/v1\n  defaultCacheDuration: 10m\n  matchImages: {patterns}\n"
+        ),
+    );
+    let (config, programs) = (world.path("providers.yaml"), world.path("bin"));
+    world.file(
+        "node.yaml",
+        &format!(
+            "apiVersion: config.windlass.dev/v1alpha1\nkind: NodeConfiguration\ncredentials:\n  providerConfig: {}\n  \
+             providerBinDir: {}\n",
+            config.display(),
+            programs.display()
+        ),
+    );
+}
+
+#[test]
+fn a_provider_is_told_with_its_pattern_and_its_expiry() {
+    let world = World::new();
+    with_plugin(&world, "[r.example, \"*.other.example\"]");
+    let ask = |image: &str| world.run(["credentials", image, "--config", "node.yaml", "-o", "json"]).succeeds();
+    let output = ask("r.example/app");
+    assert!(!output.stdout.contains("canary") && !output.stderr.contains("canary"), "{output:?}");
+    let list = output.stdout_json();
+    assert_eq!(sources(&list), ["plugin hand-made robot", "anonymous "]);
+    let left = list["items"][0]["credentials"][0]["expiresInSeconds"].as_u64().unwrap();
+    assert!((3500..=3600).contains(&left), "{left}");
+    let provider = &list["items"][0]["providers"][0];
+    assert_eq!((provider["matched"].as_str(), provider["asked"].as_str()), (Some("r.example"), Some("answered")));
+    let list = ask("q.example/app").stdout_json();
+    let provider = &list["items"][0]["providers"][0];
+    assert_eq!((provider["asked"].as_str(), provider["notMatched"].as_array().unwrap().len()), (Some("no"), 2));
+}

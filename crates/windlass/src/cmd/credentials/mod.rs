@@ -3,10 +3,13 @@
 //! In: a reference, and whose credentials are meant. Out: the candidates in trying order, what was passed over and why;
 //! with `--verify`, what the registry answers to each of them alone. Never a secret.
 
+mod providers;
+
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use windlass_core::keyring::{Candidate, Credential, Mode, PullSecret};
+use windlass_core::keyring::{Candidate, Credential, Mode, PullSecret, Skipped};
 use windlass_core::reference::Reference;
 use windlass_credentials::Lookup;
 use windlass_distribution::{Client, FetchError, TagOrDigest};
@@ -16,6 +19,7 @@ use super::ensure::read_files;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output::Report;
+use crate::output::size::age;
 use crate::output::table::Table;
 use crate::session::Session;
 use crate::wire::{self, Whose};
@@ -182,20 +186,26 @@ impl Report for Shown {
         let verified = self.groups.iter().flat_map(|group| &group.tries).any(|one| one.answer.is_some());
         let of_pods = self.groups.iter().any(|group| group.pod.is_some());
         let pod = of_pods.then_some("POD");
-        let headings = pod.into_iter().chain(["#", "SOURCE", "KEY", "USER", "KIND"]);
+        let headings = pod.into_iter().chain(["#", "SOURCE", "KEY", "USER", "KIND", "EXPIRES"]);
         let mut table = Table::new(headings.chain(verified.then_some("ANSWER")));
         for group in &self.groups {
             for (at, one) in group.tries.iter().enumerate() {
                 let mut cells: Vec<String> = group.pod.iter().cloned().collect();
                 cells.push((at + 1).to_string());
                 cells.extend(one.cells());
+                cells.push(group.expires_in(one).map_or_else(String::new, |left| format!("in {}", age(left))));
                 cells.extend(one.answer.as_ref().map(|answer| answer.words.clone()));
                 table = table.row(cells);
             }
         }
-        for skipped in self.groups.iter().flat_map(|group| &group.found.skipped) {
+        for skipped in self.groups.iter().flat_map(|group| group.found.skipped.iter().filter(|it| !group.is_told(it))) {
             let key = if skipped.key.is_empty() { String::new() } else { format!(" key {}", skipped.key) };
             table = table.line(format!("note: {}{key}: {}", skipped.origin, skipped.why));
+        }
+        for note in self.groups.iter().flat_map(|group| &group.found.providers) {
+            for line in providers::lines(note) {
+                table = table.line(line);
+            }
         }
         table
     }
@@ -206,12 +216,25 @@ impl Report for Shown {
 }
 
 impl Group {
+    /// Whether the lines of the providers say it already.
+    fn is_told(&self, skipped: &Skipped) -> bool {
+        self.found.providers.iter().any(|note| note.title() == skipped.origin.to_string())
+    }
+
+    /// How long a credential is kept yet, where it came from a provider that said so.
+    fn expires_in(&self, one: &Try) -> Option<Duration> {
+        let note = self.found.providers.iter().find(|note| note.title() == one.source())?;
+        note.expires_in
+    }
+
     fn fields(&self) -> Json {
-        let skipped = |skipped: &windlass_core::keyring::Skipped| json!({ "source": skipped.origin.to_string(), "key": skipped.key, "why": skipped.why });
+        let skipped =
+            |skipped: &Skipped| json!({ "source": skipped.origin.to_string(), "key": skipped.key, "why": skipped.why });
         json!({
             "pod": self.pod,
-            "credentials": self.tries.iter().map(Try::fields).collect::<Vec<_>>(),
+            "credentials": self.tries.iter().map(|one| one.fields(self.expires_in(one))).collect::<Vec<_>>(),
             "skipped": self.found.skipped.iter().map(skipped).collect::<Vec<_>>(),
+            "providers": self.found.providers.iter().map(providers::fields).collect::<Vec<_>>(),
         })
     }
 }
@@ -230,9 +253,15 @@ impl Try {
         [self.source(), key, user.to_owned(), kind.to_owned()]
     }
 
-    fn fields(&self) -> Json {
+    fn fields(&self, expires_in: Option<Duration>) -> Json {
         let [source, key, user, kind] = self.cells();
-        let mut fields = json!({ "source": source, "key": key, "username": user, "credentialKind": kind });
+        let mut fields = json!({
+            "source": source,
+            "key": key,
+            "username": user,
+            "credentialKind": kind,
+            "expiresInSeconds": expires_in.map(|left| left.as_secs()),
+        });
         if let Some(answer) = &self.answer {
             fields["verified"] = json!({ "accepted": answer.accepted, "answer": answer.words });
         }
