@@ -11,6 +11,7 @@ use windlass_core::reference::Reference;
 use windlass_core::registryclass::{RegistryClass, classify};
 use windlass_credentials::cloud::CloudError;
 use windlass_credentials::cloud::aws::{Aws, AwsSettings};
+use windlass_credentials::cloud::azure::{Azure, AzureSettings};
 use windlass_credentials::cloud::detect::{Cloud, FIRMWARE, Firmware};
 use windlass_credentials::cloud::google::{Google, GoogleSettings};
 use windlass_credentials::{Builder, BuiltIn, Provider};
@@ -30,9 +31,7 @@ pub(super) fn add(builder: Builder, node: &Node) -> Result<Builder, Failure> {
     let here = Firmware::read(Path::new(FIRMWARE)).cloud();
     let mut builder = builder;
     for cloud in wanted(&node.logins, here, &environment) {
-        if let Some(cloud) = built_in(cloud, node, &environment)? {
-            builder = builder.builtin(cloud);
-        }
+        builder = builder.builtin(built_in(cloud, node, &environment)?);
     }
     Ok(builder)
 }
@@ -54,7 +53,7 @@ fn wanted(logins: &Logins, here: Option<Cloud>, environment: Environment) -> Vec
     all.into_iter().filter(is_wanted).map(|(cloud, _)| cloud).collect()
 }
 
-fn built_in(cloud: Cloud, node: &Node, environment: Environment) -> Result<Option<BuiltIn>, Failure> {
+fn built_in(cloud: Cloud, node: &Node, environment: Environment) -> Result<BuiltIn, Failure> {
     type Matches = Arc<dyn Fn(&Reference) -> bool + Send + Sync>;
     let (name, matches, provider): (&str, Matches, Arc<dyn Provider>) = match cloud {
         Cloud::Amazon => {
@@ -75,9 +74,23 @@ fn built_in(cloud: Cloud, node: &Node, environment: Environment) -> Result<Optio
             };
             ("gcp", Arc::new(is_google), Arc::new(Google::new(settings, opened(&web(node))?)))
         }
-        Cloud::Azure => return Ok(None),
+        Cloud::Azure => {
+            let settings = azure(node, environment).map_err(|error| wrong(&error))?;
+            let known = settings.clone();
+            // What a cloud of one's own calls its registries is known only when it is asked.
+            let is_azure = move |image: &Reference| known.serves(image) != Some(false);
+            ("acr", Arc::new(is_azure), Arc::new(Azure::new(settings, opened(&web(node))?)))
+        }
     };
-    Ok(Some(BuiltIn { name: name.to_owned(), matches, provider }))
+    Ok(BuiltIn { name: name.to_owned(), matches, provider })
+}
+
+fn azure(node: &Node, environment: Environment) -> Result<AzureSettings, CloudError> {
+    let settings = AzureSettings::from_environment(environment)?;
+    match &node.logins.azure_config {
+        Some(file) => settings.node_file(file),
+        None => Ok(settings),
+    }
 }
 
 /// The transport of pulls: its certificates, proxies and waits.

@@ -22,8 +22,11 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::OnceCell;
+use windlass_core::httpurl::HttpUrl;
 use windlass_core::keyring::Credential;
 use windlass_core::provider::{CacheKeyType, ProviderAnswer};
 use windlass_core::secret::Secret;
@@ -52,12 +55,14 @@ const CACHE_MARGIN: Duration = Duration::from_secs(5 * 60);
 pub struct Azure {
     settings: AzureSettings,
     web: Web,
+    /// A cloud of the operator's own, once it has described itself.
+    own: Arc<OnceCell<Cloud>>,
 }
 
 impl Azure {
     /// Nothing is asked yet.
     pub fn new(settings: AzureSettings, web: Web) -> Azure {
-        Azure { settings, web }
+        Azure { settings, web, own: Arc::default() }
     }
 
     async fn answer(&self, request: &ProviderRequest) -> Result<ProviderAnswer, CloudError> {
@@ -77,11 +82,24 @@ impl Azure {
         if let Some(target) = self.settings.target(&request.image, None) {
             return Ok(Some(target));
         }
-        let cloud = match &self.settings.file.resource_manager {
-            Some(manager) => Cloud::ask(&self.web, manager, self.settings.file.cloud.as_deref(), deadline).await?,
-            None => return Ok(None),
-        };
-        Ok(cloud.registry_suffix.and_then(|suffix| self.settings.target(&request.image, Some(&suffix))))
+        let suffix = self.own_cloud(deadline).await?.and_then(|cloud| cloud.registry_suffix.as_deref());
+        Ok(suffix.and_then(|suffix| self.settings.target(&request.image, Some(suffix))))
+    }
+
+    /// The cloud that the node's file leads to; it is asked once.
+    async fn own_cloud(&self, deadline: Deadline) -> Result<Option<&Cloud>, CloudError> {
+        let Some(manager) = &self.settings.file.resource_manager else { return Ok(None) };
+        let ask = || Cloud::ask(&self.web, manager, self.settings.file.cloud.as_deref(), deadline);
+        self.own.get_or_try_init(ask).await.map(Some)
+    }
+
+    /// The login service to ask for a token.
+    async fn login_place(&self, target: &Target, deadline: Deadline) -> Result<HttpUrl, CloudError> {
+        if let Some(login) = &self.settings.login {
+            return Ok(login.clone());
+        }
+        let own = self.own_cloud(deadline).await?.and_then(|cloud| cloud.login.clone());
+        Ok(own.unwrap_or_else(|| clouds::login_place(self.settings.file.cloud.as_deref().or(target.cloud))))
     }
 
     async fn exchanged(
@@ -93,7 +111,7 @@ impl Azure {
         let token = match identity {
             Identity::Managed(id) => imds::token(&self.web, &self.settings.imds, id.as_ref()).await?,
             Identity::Client(client) => {
-                let login = self.settings.login_place(&self.web, target, deadline).await?;
+                let login = self.login_place(target, deadline).await?;
                 entra::token(&self.web, &login, client, deadline).await?
             }
             Identity::Bound(bound) => entra::bound_token(&self.web, bound, deadline).await?,

@@ -9,13 +9,10 @@ use serde::Deserialize;
 use windlass_core::httpurl::HttpUrl;
 use windlass_core::reference::Reference;
 use windlass_core::secret::Secret;
-use windlass_distribution::web::Web;
 
-use super::clouds::{self, Cloud};
 use super::entra::is_name;
 use super::file::{self, NodeFile};
-use super::target::{Mirror, Target, suffix};
-use crate::cloud::retry::Deadline;
+use super::target::{Mirror, suffix};
 use crate::cloud::{CloudError, endpoint, files};
 
 /// Where a machine of Azure's asks who it is.
@@ -37,7 +34,7 @@ pub struct AzureSettings {
     pub(super) bindings: Option<Bindings>,
     pub(super) imds: HttpUrl,
     /// The login service that an operator named.
-    login: Option<HttpUrl>,
+    pub(super) login: Option<HttpUrl>,
     /// Login servers that are found elsewhere.
     registries: Vec<(String, HttpUrl)>,
 }
@@ -245,25 +242,6 @@ impl AzureSettings {
             Some((_, url)) => Ok(url.clone()),
             None => endpoint::read("the login server", &format!("https://{host}"), &[]),
         }
-    }
-
-    /// The login service to ask for a token.
-    pub(super) async fn login_place(
-        &self,
-        web: &Web,
-        target: &Target,
-        deadline: Deadline,
-    ) -> Result<HttpUrl, CloudError> {
-        if let Some(login) = &self.login {
-            return Ok(login.clone());
-        }
-        let named = self.file.cloud.as_deref();
-        if let Some(manager) = &self.file.resource_manager
-            && let Some(login) = Cloud::ask(web, manager, named, deadline).await?.login
-        {
-            return Ok(login);
-        }
-        Ok(clouds::login_place(named.or(target.cloud)))
     }
 
     /// Takes over what a file says about a cloud of the operator's own.
