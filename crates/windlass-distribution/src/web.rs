@@ -4,7 +4,8 @@
 //! the status. The transport is the registry client's own: TLS, proxies, limits. Redirects are not followed, since what is
 //! asked here carries secrets; nothing is sent twice, since only the caller knows what may be repeated.
 //!
-//! Invariants: `a_redirect_is_an_answer`, `an_answer_that_is_too_long_is_refused`, `metadata_servers_are_asked_past_proxies`.
+//! Invariants: `a_redirect_is_an_answer`, `an_answer_that_is_too_long_is_refused`, `metadata_servers_are_asked_past_proxies`,
+//! `a_named_place_is_no_metadata_server`, `a_host_is_found_where_its_peer_says`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 use windlass_core::httpurl::HttpUrl;
+use windlass_core::realm::{AddressClass, address_class};
 use windlass_core::secret::Secret;
 
 use crate::config::{ProxyConfig, Timeouts};
@@ -32,6 +34,17 @@ pub enum WebRoute {
     Usual,
     /// Never over a proxy: metadata servers, which answer for whoever asks.
     Direct,
+    /// As usual, but never to a link-local or metadata address: a place that somebody else than the operator named.
+    Named,
+}
+
+impl WebRoute {
+    fn guard(self) -> Guard {
+        match self {
+            WebRoute::Usual | WebRoute::Direct => Guard::Configured,
+            WebRoute::Named => Guard::Named(Arc::new(|address| address_class(address) != AddressClass::Forbidden)),
+        }
+    }
 }
 
 /// One question.
@@ -131,7 +144,7 @@ impl Web {
 
     async fn ask_by(&self, request: &WebRequest, profile: &Profile) -> Result<WebAnswer, TransportError> {
         let network = match request.route {
-            WebRoute::Usual => &self.inner.usual,
+            WebRoute::Usual | WebRoute::Named => &self.inner.usual,
             WebRoute::Direct => &self.inner.direct,
         };
         timeout(request.limit, ask(network, request, profile)).await.unwrap_or(Err(TransportError::HeaderTimeout))
@@ -144,7 +157,7 @@ async fn ask(network: &Network, request: &WebRequest, profile: &Profile) -> Resu
         _ => Payload::Empty,
     };
     let WebRequest { method, url, headers, .. } = request;
-    let response = network.send(method, url, headers, &payload, profile, &Guard::Configured).await?;
+    let response = network.send(method, url, headers, &payload, profile, &request.route.guard()).await?;
     let too_long = TransportError::BodyTooLarge { limit_bytes: request.bytes_max as u64 };
     let body = response.body.collect(request.bytes_max as u64).await?.ok_or(too_long)?;
     Ok(WebAnswer { status: response.status, headers: response.headers, body: Secret::new(body.to_vec()) })

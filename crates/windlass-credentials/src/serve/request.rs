@@ -131,6 +131,8 @@ fn parse(bytes: &[u8]) -> Result<Question, ServeError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn question(version: &str, rest: &str) -> Result<Question, ServeError> {
@@ -194,6 +196,14 @@ mod tests {
         {
             let error = question("v1", rest).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..60), rest in ".{0,60}") {
+            let _ = read(&mut bytes.as_slice());
+            let _ = question("v1", &rest);
         }
     }
 }

@@ -26,16 +26,16 @@ fn tag() -> TagOrDigest {
 type Issued = (Arc<rustls::ServerConfig>, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// A certificate authority made for one test, and a server certificate of it.
-struct Authority {
+pub(crate) struct Authority {
     _directory: tempfile::TempDir,
-    ca_file: PathBuf,
-    server: Arc<rustls::ServerConfig>,
+    pub(crate) ca_file: PathBuf,
+    pub(crate) server: Arc<rustls::ServerConfig>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Authority {
-    fn new(names: &[&str], alpn: &[&[u8]]) -> Authority {
+    pub(crate) fn new(names: &[&str], alpn: &[&[u8]]) -> Authority {
         let directory = tempfile::tempdir().unwrap();
         let ca_file = directory.path().join("ca.pem");
         let (server, chain, key) = Authority::issue(&ca_file, names, alpn);

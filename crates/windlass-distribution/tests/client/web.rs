@@ -7,9 +7,10 @@ use windlass_core::httpurl::HttpUrl;
 use windlass_core::secret::Secret;
 use windlass_distribution::TransportError;
 use windlass_distribution::config::ProxyConfig;
-use windlass_distribution::web::{Web, WebConfig, WebRequest, WebRoute};
+use windlass_distribution::web::{Web, WebConfig, WebPeer, WebRequest, WebRoute};
 
 use crate::support::server::{Reply, Server};
+use crate::tls::Authority;
 
 fn request(server: &Server, path: &str) -> WebRequest {
     WebRequest {
@@ -65,4 +66,35 @@ async fn a_silent_place_costs_no_more_than_the_limit() {
     request.limit = Duration::from_millis(50);
     let error = Web::new(&WebConfig::default()).unwrap().ask(&request).await.unwrap_err();
     assert!(matches!(error, TransportError::HeaderTimeout), "{error}");
+}
+
+#[tokio::test]
+async fn a_named_place_is_no_metadata_server() {
+    let server = Server::start(|_| Reply::new(200)).await;
+    let web = Web::new(&WebConfig::default()).unwrap();
+    let named = WebRequest { route: WebRoute::Named, ..request(&server, "/") };
+    assert_eq!(web.ask(&named).await.unwrap().status, 200);
+    for place in ["http://169.254.169.254/", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/"] {
+        let request = WebRequest { url: HttpUrl::parse(place).unwrap(), ..named.clone() };
+        let error = web.ask(&request).await.unwrap_err();
+        assert!(matches!(error, TransportError::AddressForbidden { .. }), "{place}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_is_found_where_its_peer_says() {
+    let authority = Authority::new(&["door.example"], &[]);
+    let server = Server::start_tls(authority.server.clone(), |_| Reply::new(200)).await;
+    let web = Web::new(&WebConfig::default()).unwrap();
+    let url = |name: &str| HttpUrl::parse(&format!("https://{name}:{}/", server.port())).unwrap();
+    let request = |name| WebRequest { url: url(name), route: WebRoute::Direct, ..request(&server, "/") };
+    let peer = |host: &str| WebPeer { host: host.to_owned(), ca_files: vec![authority.ca_file.clone()] };
+    for host in ["127.0.0.1", "localhost"] {
+        assert_eq!(web.ask_at(&peer(host), &request("door.example")).await.unwrap().status, 200, "{host}");
+    }
+    let error = web.ask_at(&peer("127.0.0.1"), &request("other.example")).await.unwrap_err();
+    assert!(matches!(error, TransportError::Tls { .. }), "the certificate is for another name: {error}");
+    let stranger = WebPeer { ca_files: Vec::new(), ..peer("127.0.0.1") };
+    let error = web.ask_at(&stranger, &request("door.example")).await.unwrap_err();
+    assert!(matches!(error, TransportError::Tls { .. }), "nobody vouches for it: {error}");
 }

@@ -47,7 +47,7 @@ pub(super) async fn of_url(metadata: &Metadata<'_>, web: &Web) -> Result<Vec<(St
         url,
         headers: HeaderMap::new(),
         body: Secret::new(Vec::new()),
-        route: WebRoute::Usual,
+        route: WebRoute::Named,
         limit: REQUEST_LIMIT,
         bytes_max: MAX_DOCUMENT_BYTES,
     };
