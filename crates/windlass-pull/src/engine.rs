@@ -11,7 +11,7 @@ use windlass_core::keyring::{Candidate, Mode, PullSecret};
 use windlass_core::manifest::DocumentLimits;
 use windlass_core::platform::Platform;
 use windlass_core::reference::Reference;
-use windlass_credentials::{CredentialSources, Lookup, RefusedOutcome};
+use windlass_credentials::{Asker, CredentialSources, Lookup, RefusedOutcome, ServiceAccount};
 use windlass_distribution::{Client, Renewal, Repository};
 use windlass_store::{PullRecords, Store};
 
@@ -122,6 +122,19 @@ pub(crate) struct Inner {
     pub(crate) board: Board,
 }
 
+/// For whom an image is pulled: what a pod brings, or nothing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ForWhom {
+    pub(crate) secrets: Vec<PullSecret>,
+    pub(crate) account: Option<ServiceAccount>,
+}
+
+impl ForWhom {
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker { pull_secrets: &self.secrets, service_account: self.account.as_ref() }
+    }
+}
+
 /// What is shown to a registry.
 #[derive(Debug, Clone)]
 pub(crate) struct Login {
@@ -212,35 +225,30 @@ impl Inner {
     pub(crate) async fn credentials(
         &self,
         reference: &Reference,
-        secrets: &[PullSecret],
+        pod: &ForWhom,
         mode: Mode,
     ) -> Result<Lookup, PullError> {
-        let found = self.credentials.candidates(reference, secrets, mode).await;
+        let found = self.credentials.candidates_for(reference, pod.asker(), mode).await;
         found.map_err(|source| PullError::Credentials { source: Box::new(source) })
     }
 
     /// A session with the registry of a reference, with everything this process may show it.
     pub(crate) async fn repository(&self, reference: &Reference, mode: Mode) -> Result<Repository, PullError> {
-        let found = self.credentials(reference, &[], mode).await?;
-        Ok(self.open(reference, self.login(reference, found.candidates, &[], mode), mode))
+        let nobody = ForWhom::default();
+        let found = self.credentials(reference, &nobody, mode).await?;
+        Ok(self.open(reference, self.login(reference, found.candidates, nobody, mode), mode))
     }
 
     /// These credentials, each of which may be asked for again at its source once the registry refuses it.
-    pub(crate) fn login(
-        &self,
-        reference: &Reference,
-        candidates: Vec<Candidate>,
-        secrets: &[PullSecret],
-        mode: Mode,
-    ) -> Login {
-        let (sources, reference, secrets) = (self.credentials.clone(), reference.clone(), secrets.to_vec());
+    pub(crate) fn login(&self, reference: &Reference, candidates: Vec<Candidate>, pod: ForWhom, mode: Mode) -> Login {
+        let (sources, reference) = (self.credentials.clone(), reference.clone());
         let renewal = Renewal::new(move |refused| {
-            let (sources, reference, secrets) = (sources.clone(), reference.clone(), secrets.clone());
+            let (sources, reference, pod) = (sources.clone(), reference.clone(), pod.clone());
             Box::pin(async move {
                 if sources.refused(&reference, &refused) != RefusedOutcome::AskAgain {
                     return None;
                 }
-                let found = sources.candidates(&reference, &secrets, mode).await.ok()?;
+                let found = sources.candidates_for(&reference, pod.asker(), mode).await.ok()?;
                 let same = |other: &Candidate| other.origin == refused.origin && other.key == refused.key;
                 found.candidates.into_iter().find(same)
             })

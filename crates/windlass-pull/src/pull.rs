@@ -20,7 +20,7 @@ use windlass_core::reference::Reference;
 use windlass_store::{BlobKind, Image, ImageCommit, LayerKey, LeaseOptions, Name, PullLease, Source};
 
 use crate::PullError;
-use crate::engine::{Engine, Inner, Login, blocking};
+use crate::engine::{Engine, ForWhom, Inner, Login, blocking};
 use crate::events::{EventSink, Events, LayerInfo, LayerState, Outcome};
 use crate::image_size::ImageSize;
 use crate::layers::{self, LayerContext, Notes};
@@ -44,8 +44,9 @@ impl Engine {
         let login = match request.credentials {
             Credentials::Given(candidates) => Login::given(candidates),
             Credentials::Sources => {
-                let found = engine.credentials(&reference, &[], request.mode).await?;
-                engine.login(&reference, found.candidates, &[], request.mode)
+                let nobody = ForWhom::default();
+                let found = engine.credentials(&reference, &nobody, request.mode).await?;
+                engine.login(&reference, found.candidates, nobody, request.mode)
             }
         };
         pull(engine, reference, login, request.mode, &request.options, &events).await

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
-use windlass_core::access::{Grant, PodProofs, SecretProof};
+use windlass_core::access::{AccountProof, Grant, PodProofs, SecretProof};
 use windlass_core::backoff::{Backoff, BackoffKey};
 use windlass_core::decide::ensure::{
     self, Effect, EnsureError, Event, Next, Outcome, PullFailure, PullTimes, Pulled, Usable,
 };
 use windlass_core::digest::Digest;
-use windlass_core::keyring::{Candidate, Mode, Origin, PullSecret};
+use windlass_core::keyring::{Candidate, Mode, Origin};
 use windlass_core::reference::Reference;
 use windlass_credentials::{CredentialSources, Lookup};
 use windlass_store::PullMark;
@@ -19,7 +19,7 @@ use windlass_store::PullMark;
 use super::{Call, Item, Memory};
 use crate::PullError;
 use crate::attempt::{Accepted, Attempts};
-use crate::engine::{Inner, Login, blocking};
+use crate::engine::{ForWhom, Inner, Login, blocking};
 use crate::events::Events;
 use crate::pull::pull;
 use crate::request::{Action, EnsureCredentials, Failure, PullReport};
@@ -97,17 +97,14 @@ pub(super) async fn attempt(call: &Call, item: &Item, memory: &mut Memory) -> Tr
                     Err(_) => question.answer(&windlass_core::access::RecordLookup::Unreadable, false),
                 }
             }
-            Next::LookUpCredentials(question) => {
-                let secrets: Vec<PullSecret> = item.pod.resolved_secrets().cloned().collect();
-                match state.lookup(question.reference(), &secrets).await {
-                    Ok(found) => {
-                        state.tried.notes = notes(&found);
-                        state.candidates = found.candidates;
-                        question.answer(Ok(proofs(&state.candidates)))
-                    }
-                    Err(error) => question.answer(Err(error.chain())),
+            Next::LookUpCredentials(question) => match state.lookup(question.reference(), &for_whom(item)).await {
+                Ok(found) => {
+                    state.tried.notes = notes(&found);
+                    state.candidates = found.candidates;
+                    question.answer(Ok(proofs(&state.candidates)))
                 }
-            }
+                Err(error) => question.answer(Err(error.chain())),
+            },
             Next::WriteIntent(question) => {
                 let (records, image) = (call.engine.records.clone(), question.image().to_owned());
                 match blocking(move || records.begin(&image)).await {
@@ -146,12 +143,12 @@ impl Try<'_> {
     }
 
     /// The pod's secrets, then what stands beside them.
-    async fn lookup(&self, reference: &Reference, secrets: &[PullSecret]) -> Result<Lookup, PullError> {
+    async fn lookup(&self, reference: &Reference, pod: &ForWhom) -> Result<Lookup, PullError> {
         let (request, engine) = (&self.call.request, &self.call.engine);
         let EnsureCredentials::Given(given) = &request.credentials else {
-            return engine.credentials(reference, secrets, request.mode).await;
+            return engine.credentials(reference, pod, request.mode).await;
         };
-        let found = CredentialSources::builder().build().candidates(reference, secrets, request.mode).await;
+        let found = CredentialSources::builder().build().candidates(reference, &pod.secrets, request.mode).await;
         let mut found = found.map_err(|source| PullError::Credentials { source: Box::new(source) })?;
         if let Some(given) = given.get(&self.item.container.image) {
             for candidate in &given.candidates {
@@ -238,10 +235,7 @@ impl Try<'_> {
         let (engine, request) = (&self.call.engine, &self.call.request);
         let login = match &request.credentials {
             EnsureCredentials::Given(_) => Login::given(candidates),
-            EnsureCredentials::Sources => {
-                let secrets: Vec<PullSecret> = self.item.pod.resolved_secrets().cloned().collect();
-                engine.login(&reference, candidates, &secrets, request.mode)
-            }
+            EnsureCredentials::Sources => engine.login(&reference, candidates, for_whom(self.item), request.mode),
         };
         let result = pull(engine, reference, login, request.mode, &request.options, events).await;
         match result {
@@ -339,7 +333,18 @@ fn proofs(candidates: &[Candidate]) -> PodProofs {
         }),
         _ => None,
     });
-    PodProofs { secrets: secrets.collect(), service_account: None }
+    let account = candidates.iter().find_map(|candidate| match &candidate.origin {
+        Origin::ServiceAccount { namespace, name, uid } => {
+            Some(AccountProof { uid: uid.clone(), namespace: namespace.clone(), name: name.clone() })
+        }
+        _ => None,
+    });
+    PodProofs { secrets: secrets.collect(), service_account: account }
+}
+
+/// What the pod brings.
+fn for_whom(item: &Item) -> ForWhom {
+    ForWhom { secrets: item.pod.resolved_secrets().cloned().collect(), account: Some(item.pod.account()) }
 }
 
 /// Equal for two pods that can show the same.

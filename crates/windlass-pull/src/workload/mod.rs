@@ -17,9 +17,12 @@ mod pod;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use windlass_core::keyring::PullSecret;
 use windlass_core::policy::PullPolicy;
 use windlass_core::reason::Reason;
+use windlass_credentials::ServiceAccount;
 
 pub use node::MANIFEST_BYTES_MAX;
 pub use objects::GivenSecret;
@@ -104,6 +107,8 @@ pub struct PodSpec {
     pub pull_secrets_from: SecretsFrom,
     /// The service account, `default` where none is given.
     pub service_account: String,
+    /// Its annotations; empty where the account is not in the files.
+    pub service_account_annotations: BTreeMap<String, String>,
 }
 
 impl PodSpec {
@@ -112,6 +117,16 @@ impl PodSpec {
         match &self.uid {
             Some(uid) => uid.clone(),
             None => format!("{}/{}", self.namespace, self.name),
+        }
+    }
+
+    /// The service account, as providers of credentials want it. Its UID is known to the cluster alone.
+    pub fn account(&self) -> ServiceAccount {
+        ServiceAccount {
+            namespace: self.namespace.clone(),
+            name: self.service_account.clone(),
+            uid: String::new(),
+            annotations: self.service_account_annotations.clone(),
         }
     }
 

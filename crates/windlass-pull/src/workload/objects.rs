@@ -44,9 +44,17 @@ pub(super) struct Holder {
 pub(super) struct Found {
     pub(super) holders: Vec<Holder>,
     pub(super) secrets: BTreeMap<(String, String), Arc<GivenSecret>>,
-    /// (namespace, name) of a service account to the names in its `imagePullSecrets`.
-    pub(super) accounts: BTreeMap<(String, String), Vec<String>>,
+    /// By (namespace, name).
+    pub(super) accounts: BTreeMap<(String, String), Account>,
     pub(super) skipped: Vec<Skipped>,
+}
+
+/// A service account.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Account {
+    /// The names in its `imagePullSecrets`.
+    pub(super) pull_secrets: Vec<String>,
+    pub(super) annotations: BTreeMap<String, String>,
 }
 
 /// Where each kind keeps its pod spec. Source: kubernetes `pkg/apis/{core,apps,batch}/types.go`.
@@ -98,8 +106,9 @@ fn sort(object: &Node, file: &str, depth: usize, found: &mut Found) -> Result<()
         let given = given_secret(object, file)?;
         found.secrets.insert((given.secret.namespace.clone(), given.secret.name.clone()), Arc::new(given));
     } else if group.is_empty() && kind == "ServiceAccount" {
-        let names = reference_names(object.get("imagePullSecrets"), "imagePullSecrets", file)?;
-        found.accounts.insert((namespace(object), name(object)), names);
+        let pull_secrets = reference_names(object.get("imagePullSecrets"), "imagePullSecrets", file)?;
+        let account = Account { pull_secrets, annotations: annotations(object) };
+        found.accounts.insert((namespace(object), name(object)), account);
     } else if kind == "List" || (kind.ends_with("List") && object.get("items").is_some()) {
         if depth >= LIST_DEPTH_MAX {
             return Err(WorkloadError::ListDepth { place, limit: LIST_DEPTH_MAX });
@@ -112,6 +121,14 @@ fn sort(object: &Node, file: &str, depth: usize, found: &mut Found) -> Result<()
         found.skipped.push(Skipped { kind, name: name(object), place });
     }
     Ok(())
+}
+
+/// The annotations that are texts, as all are at the API server.
+fn annotations(object: &Node) -> BTreeMap<String, String> {
+    let Some(Value::Map(entries)) = object.at(&["metadata", "annotations"]).map(|node| &node.value) else {
+        return BTreeMap::new();
+    };
+    entries.iter().filter_map(|(name, node)| Some((name.clone(), node.text()?.to_owned()))).collect()
 }
 
 /// `extensions` was the home of Deployment, ReplicaSet and DaemonSet until Kubernetes 1.16.

@@ -1,5 +1,7 @@
 //! One pod's images, policies and pull secrets, as defaulting and admission would have left them.
 
+use std::collections::BTreeMap;
+
 use windlass_core::policy::{PullPolicy, default_policy, effective_policy};
 
 use super::node::{Node, Value};
@@ -22,6 +24,7 @@ pub(super) fn pod_spec(holder: &Holder, found: &Found) -> Result<PodSpec, Worklo
         containers: images(holder)?,
         pull_secrets,
         pull_secrets_from: from,
+        service_account_annotations: annotations(holder, &account, found),
         service_account: account,
     })
 }
@@ -40,9 +43,14 @@ fn secret_names(holder: &Holder, account: &str, found: &Found) -> Result<(Vec<St
         return Ok((names, SecretsFrom::Pod));
     }
     match found.accounts.get(&(holder.namespace.clone(), account.to_owned())) {
-        Some(names) => Ok((names.clone(), SecretsFrom::ServiceAccount)),
+        Some(account) => Ok((account.pull_secrets.clone(), SecretsFrom::ServiceAccount)),
         None => Ok((Vec::new(), SecretsFrom::Unknown)),
     }
+}
+
+fn annotations(holder: &Holder, account: &str, found: &Found) -> BTreeMap<String, String> {
+    let account = found.accounts.get(&(holder.namespace.clone(), account.to_owned()));
+    account.map(|account| account.annotations.clone()).unwrap_or_default()
 }
 
 fn resolve_secret(name: String, namespace: &str, found: &Found) -> PullSecretRef {

@@ -112,7 +112,7 @@ data: {password: aHVudGVyMg==}
 ---
 apiVersion: v1
 kind: ServiceAccount
-metadata: {name: default, namespace: team}
+metadata: {name: default, namespace: team, annotations: {role: arn, number: 1}}
 imagePullSecrets: [{name: coded}, {name: ""}, {name: gone}]
 "#;
 
@@ -140,6 +140,14 @@ fn account_secrets_are_copied_only_into_an_empty_list() {
     let other = pod_with("  serviceAccountName: robot\n");
     assert_eq!(secret_names(&other), []);
     assert_eq!((other.pull_secrets_from, other.service_account.as_str()), (SecretsFrom::Unknown, "robot"));
+}
+
+#[test]
+fn the_account_comes_with_its_annotations() {
+    let account = pod_with("").account();
+    assert_eq!((account.namespace.as_str(), account.name.as_str(), account.uid.as_str()), ("team", "default", ""));
+    assert_eq!(account.annotations, BTreeMap::from([("role".to_owned(), "arn".to_owned())]));
+    assert!(pod_with("  serviceAccountName: robot\n").account().annotations.is_empty());
 }
 
 #[test]
