@@ -120,10 +120,14 @@ section! {
         /// `GCE_METADATA_HOST` is set.
         gcp: Switch = "gcp" or Switch::default();
         /// Whether Azure's registries are asked in the same way. `auto`: on a machine of Azure, where `azureConfig` is set,
-        /// and where `AZURE_CLIENT_ID` and `AZURE_TENANT_ID` are.
+        /// and where `AZURE_CLIENT_ID` is with a secret or a token file.
         acr: Switch = "acr" or Switch::default();
         /// Azure's `azure.json`, which says whose identity asks.
         azure_config: Option<PathBuf> = "azureConfig" or None;
+        /// Where Azure's metadata server is, for emulators.
+        azure_imds: Option<String> = "azureImds" or None;
+        /// Where a registry of Azure is asked for its login, `HOST=URL`, for private access and emulators.
+        acr_endpoints: Vec<String> = "acrEndpoints" or Vec::new();
         /// Registries beside Google's own that get the login of Google.
         google_extra_hosts: Vec<String> = "googleExtraHosts" or Vec::new();
         /// A directory with tokens of service accounts for providers that want one, `NAMESPACE/NAME` below it, as

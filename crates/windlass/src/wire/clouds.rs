@@ -42,7 +42,10 @@ fn wanted(logins: &Logins, here: Option<Cloud>, environment: Environment) -> Vec
     let named = |cloud: Cloud| match cloud {
         Cloud::Amazon => AwsSettings::from_environment(environment).names_identity(),
         Cloud::Google => is_set("GCE_METADATA_HOST"),
-        Cloud::Azure => logins.azure_config.is_some() || (is_set("AZURE_CLIENT_ID") && is_set("AZURE_TENANT_ID")),
+        Cloud::Azure => {
+            let settings = AzureSettings::from_environment(environment);
+            logins.azure_config.is_some() || settings.is_ok_and(|settings| settings.names_identity())
+        }
     };
     let all = [(Cloud::Amazon, logins.ecr), (Cloud::Google, logins.gcp), (Cloud::Azure, logins.acr)];
     let is_wanted = |(cloud, switch): &(Cloud, Switch)| match switch {
@@ -75,22 +78,28 @@ fn built_in(cloud: Cloud, node: &Node, environment: Environment) -> Result<Built
             ("gcp", Arc::new(is_google), Arc::new(Google::new(settings, opened(&web(node))?)))
         }
         Cloud::Azure => {
-            let settings = azure(node, environment).map_err(|error| wrong(&error))?;
-            let known = settings.clone();
-            // What a cloud of one's own calls its registries is known only when it is asked.
-            let is_azure = move |image: &Reference| known.serves(image) != Some(false);
-            ("acr", Arc::new(is_azure), Arc::new(Azure::new(settings, opened(&web(node))?)))
+            let settings = azure(&node.logins, environment).map_err(|error| wrong(&error))?;
+            let judge = settings.clone();
+            // What the registries of a custom cloud are called is known once it is asked.
+            let may_be_azure = move |image: &Reference| judge.serves(image) != Some(false);
+            ("acr", Arc::new(may_be_azure), Arc::new(Azure::new(settings, opened(&web(node))?)))
         }
     };
     Ok(BuiltIn { name: name.to_owned(), matches, provider })
 }
 
-fn azure(node: &Node, environment: Environment) -> Result<AzureSettings, CloudError> {
-    let settings = AzureSettings::from_environment(environment)?;
-    match &node.logins.azure_config {
-        Some(file) => settings.node_file(file),
-        None => Ok(settings),
+fn azure(logins: &Logins, environment: Environment) -> Result<AzureSettings, CloudError> {
+    let mut settings = AzureSettings::from_environment(environment)?;
+    if let Some(file) = &logins.azure_config {
+        settings = settings.node_file(file)?;
     }
+    if let Some(place) = &logins.azure_imds {
+        settings = settings.imds_at("credentials.azureImds", place)?;
+    }
+    for rule in &logins.acr_endpoints {
+        settings = settings.registry_at("credentials.acrEndpoints", rule)?;
+    }
+    Ok(settings)
 }
 
 /// The transport of pulls: its certificates, proxies and waits.
@@ -128,7 +137,7 @@ mod tests {
             (Switch::Auto, Some(azure), &[], &[azure]),
             (Switch::Auto, None, &["AWS_WEB_IDENTITY_TOKEN_FILE"], &[amazon]),
             (Switch::Auto, None, &["GCE_METADATA_HOST"], &[google]),
-            (Switch::Auto, Some(google), &["AZURE_CLIENT_ID", "AZURE_TENANT_ID"], &[google, azure]),
+            (Switch::Auto, Some(google), &["AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"], &[google, azure]),
             (Switch::On, None, &[], &[amazon, google, azure]),
             (Switch::Off, Some(amazon), &["GCE_METADATA_HOST"], &[]),
         ];

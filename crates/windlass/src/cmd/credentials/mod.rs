@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use windlass_core::keyring::{Candidate, Credential, Mode, PullSecret, Skipped};
 use windlass_core::reference::Reference;
-use windlass_credentials::Lookup;
+use windlass_credentials::{Asker, Lookup, ServiceAccount};
 use windlass_distribution::{Client, FetchError, TagOrDigest};
 use windlass_pull::workload::PodSpec;
 
@@ -58,7 +58,8 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let shown = interrupt::to_end(async |_| {
         let mut groups = Vec::new();
         for pod in pods {
-            let found = sources.candidates(&reference, &pod.secrets, mode).await.map_err(|error| {
+            let asker = Asker { pull_secrets: &pod.secrets, service_account: pod.account.as_ref() };
+            let found = sources.candidates_for(&reference, asker, mode).await.map_err(|error| {
                 Failure::new(error.reason(), "cannot look for credentials", wire::chain(&error))
                     .hint("correct or remove what is named; a pull would fail in the same way")
             })?;
@@ -78,12 +79,13 @@ struct Pod {
     /// Kind, namespace and name; none where no manifest was given.
     name: Option<String>,
     secrets: Vec<PullSecret>,
+    account: Option<ServiceAccount>,
 }
 
 impl Args {
     fn pods(&self, reference: &Reference, session: &Session) -> Result<Vec<Pod>, Failure> {
         if self.files.is_empty() {
-            return Ok(vec![Pod { name: None, secrets: Vec::new() }]);
+            return Ok(vec![Pod { name: None, secrets: Vec::new(), account: None }]);
         }
         let workloads = read_files(&self.files)?;
         for note in &workloads.notes {
@@ -100,6 +102,7 @@ impl Args {
             .map(|pod| Pod {
                 name: Some(format!("{} {}/{}", pod.kind, pod.namespace, pod.name)),
                 secrets: pod.resolved_secrets().cloned().collect(),
+                account: Some(pod.account()),
             })
             .collect();
         if pods.is_empty() {
