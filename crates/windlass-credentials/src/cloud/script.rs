@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use windlass_distribution::web::{Web, WebConfig};
 
 use super::asking::Service;
@@ -78,16 +79,44 @@ impl Drop for Script {
 impl Script {
     /// `rule` gets the number of the request, from 0 on, and the request.
     pub(crate) async fn start(rule: impl Fn(usize, &Seen) -> Reply + Send + Sync + 'static) -> Script {
+        Script::on(None, Arc::new(rule)).await
+    }
+
+    /// The same, with TLS.
+    pub(crate) async fn start_tls(
+        tls: Arc<rustls::ServerConfig>,
+        rule: impl Fn(usize, &Seen) -> Reply + Send + Sync + 'static,
+    ) -> Script {
+        Script::on(Some(tls.into()), Arc::new(rule)).await
+    }
+
+    async fn on(tls: Option<TlsAcceptor>, rule: Arc<Rule>) -> Script {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (rule, kept): (Arc<Rule>, _) = (Arc::new(rule), Arc::clone(&seen));
+        let kept = Arc::clone(&seen);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&rule), Arc::clone(&kept)));
+                let (rule, kept) = (Arc::clone(&rule), Arc::clone(&kept));
+                match &tls {
+                    None => drop(tokio::spawn(serve(stream, rule, kept))),
+                    Some(tls) => {
+                        let handshake = tls.accept(stream);
+                        drop(tokio::spawn(async move {
+                            if let Ok(stream) = handshake.await {
+                                serve(stream, rule, kept).await;
+                            }
+                        }));
+                    }
+                }
             }
         });
         Script { address, seen, task }
+    }
+
+    /// The port.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -101,7 +130,7 @@ impl Script {
     }
 }
 
-async fn serve(mut stream: TcpStream, rule: Arc<Rule>, kept: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, rule: Arc<Rule>, kept: Arc<Mutex<Vec<Seen>>>) {
     let mut bytes = Vec::new();
     while let Some(seen) = read(&mut stream, &mut bytes).await {
         let number = {
@@ -121,7 +150,7 @@ async fn serve(mut stream: TcpStream, rule: Arc<Rule>, kept: Arc<Mutex<Vec<Seen>
     }
 }
 
-async fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<Seen> {
+async fn read(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Option<Seen> {
     loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();

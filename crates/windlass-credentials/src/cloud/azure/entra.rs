@@ -79,7 +79,7 @@ pub(super) async fn bound_token(web: &Web, bound: &Bound, deadline: Deadline) ->
     ];
     let bindings = &bound.bindings;
     let peer = WebPeer { host: bindings.server.clone(), ca_files: vec![bindings.ca_file.clone()] };
-    let url = endpoint::read("--ib-sni-name", &format!("https://{}/", bindings.sni), &[])?;
+    let url = endpoint::read("--ib-sni-name", &format!("https://{}:{}/", bindings.sni, bindings.port), &[])?;
     let service = Service {
         web,
         name: format!("the cluster's door to Azure, {} at {},", bindings.sni, bindings.server),

@@ -3,10 +3,11 @@
 //! Invariants: `flags_of_bindings_come_together`, `an_endpoint_of_a_registry_is_for_that_registry`.
 
 use std::ffi::OsString;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use windlass_core::httpurl::HttpUrl;
+use windlass_core::httpurl::{HttpUrl, WebOrigin};
 use windlass_core::reference::Reference;
 use windlass_core::secret::Secret;
 
@@ -55,6 +56,7 @@ pub(super) struct Bindings {
     pub(super) sni: String,
     /// Where it is found: an address or a name.
     pub(super) server: String,
+    pub(super) port: u16,
     /// Whom it is trusted to: the cluster's certificate authority.
     pub(super) ca_file: PathBuf,
     pub(super) client_id: Option<String>,
@@ -176,14 +178,16 @@ impl AzureSettings {
             (None, None) if client_id.is_none() && tenant.is_none() => return Ok(self),
             (None, Some(_) | None) => return Err(settings("--ib-sni-name", "is missing: the other flags need it")),
         };
-        let is_host = |text: &str| HttpUrl::parse(&format!("https://{text}/")).is_ok_and(|url| url.path() == "/");
-        if !is_host(&sni) || sni.contains([':', '/']) {
+        if origin(&sni).is_none() || sni.contains(':') {
             return Err(settings("--ib-sni-name", "must be a host name, without a scheme"));
         }
-        if !is_host(&server) && server.parse::<std::net::IpAddr>().is_err() {
-            return Err(settings("--ib-apiserver-ip", "must be an address or a host name"));
-        }
-        self.bindings = Some(Bindings { sni, server, ca_file: CLUSTER_CA.into(), client_id, tenant });
+        // An IPv6 address may come without brackets, but then without a port.
+        let bracketed = server.parse::<Ipv6Addr>().map_or(server, |address| format!("[{address}]"));
+        let wrong = || settings("--ib-apiserver-ip", "must be an address or a host name, perhaps with a port");
+        let origin = origin(&bracketed).ok_or_else(wrong)?;
+        let server = origin.name.trim_matches(['[', ']']).to_owned();
+        self.bindings =
+            Some(Bindings { sni, server, port: origin.port, ca_file: CLUSTER_CA.into(), client_id, tenant });
         Ok(self)
     }
 
@@ -260,6 +264,12 @@ impl AzureSettings {
     }
 }
 
+/// Host and port of a text that is nothing else.
+fn origin(text: &str) -> Option<WebOrigin> {
+    let url = HttpUrl::parse(&format!("https://{text}")).ok()?;
+    (!text.contains(['/', '?'])).then(|| url.origin().clone())
+}
+
 fn settings(what: &str, problem: &str) -> CloudError {
     CloudError::Settings { what: what.to_owned(), problem: problem.to_owned() }
 }
@@ -280,6 +290,8 @@ mod tests {
             (sni, ip, None, None, true),
             (sni, Some("api.example"), id, id, true),
             (sni, Some("fd00::1"), None, None, true),
+            (sni, Some("[fd00::1]:6443"), None, None, true),
+            (sni, Some("api.example:6443"), None, None, true),
             (sni, None, None, None, false),
             (None, ip, None, None, false),
             (None, None, id, None, false),
@@ -287,6 +299,8 @@ mod tests {
             (Some("https://sni.example"), ip, None, None, false),
             (Some("sni.example/x"), ip, None, None, false),
             (sni, Some("10.0.0.1/x"), None, None, false),
+            (sni, Some("https://10.0.0.1"), None, None, false),
+            (Some("sni.example:1"), ip, None, None, false),
             (sni, ip, Some("a/b"), None, false),
         ];
         for (sni, ip, client, tenant, want) in table {

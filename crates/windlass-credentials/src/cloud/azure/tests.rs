@@ -302,3 +302,40 @@ fn a_login_is_kept_for_less_than_its_life() {
     }
     assert_eq!(kept_for(&Secret::from("opaque"), now), CACHE_MAX);
 }
+
+/// A certificate for one name, of an authority whose certificate is written to a file.
+fn certified(name: &str, ca_file: &std::path::Path) -> std::sync::Arc<rustls::ServerConfig> {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(ca_file, ca.pem()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+    config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key.into()).unwrap().into()
+}
+
+#[tokio::test]
+async fn bindings_go_through_the_cluster_s_own_door() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.crt");
+    let door = Script::start_tls(certified("door.example", &ca_file), |_, seen| {
+        assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/"));
+        assert!(seen.header("host").starts_with("door.example:"), "{}", seen.header("host"));
+        assert!(seen.body.contains("client_assertion=ksa%2Bjwt") && seen.body.contains("client_id=client-1"));
+        json(r#"{"access_token":"aad-bound","expires_in":3599}"#)
+    })
+    .await;
+    let script = azure_script("").await;
+    let server = format!("127.0.0.1:{}", door.port());
+    let bound = |sni: &str| {
+        let settings = settings(&script).identity_bindings(Some(sni), Some(&server), None, None).unwrap();
+        azure(settings.cluster_ca(ca_file.clone()))
+    };
+    let answer = bound("door.example").ask(&with_account("contoso.azurecr.io/a")).await.unwrap();
+    assert_eq!(logins(&answer)[0].1, format!("{TOKEN_USER}:refresh of aad-bound in tenant-1"));
+    let error = bound("other.example").ask(&with_account("contoso.azurecr.io/a")).await.unwrap_err();
+    assert!(error.hint().contains("--ib-sni-name"), "{error}: {}", error.hint());
+}
