@@ -1,9 +1,11 @@
 //! `windlass node` by itself, without containerd: images for a kubelet and nothing else.
 
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde_json::Value as Json;
 use windlass_testkit::tools::Daemon;
 
 use crate::world::World;
@@ -24,12 +26,20 @@ pub struct LoneNode {
 impl LoneNode {
     /// Starts it on the store of a machine and waits until its socket takes connections.
     pub fn start(world: World) -> LoneNode {
+        LoneNode::configured(world, serde_json::json!({}))
+    }
+
+    /// The same with more configuration.
+    pub fn configured(world: World, more: Json) -> LoneNode {
         let socket = world.path("node.sock");
-        let configuration = serde_json::json!({
+        let mut configuration = serde_json::json!({
             "apiVersion": "config.windlass.dev/v1alpha1",
             "kind": "NodeConfiguration",
             "node": { "socket": socket, "metricsAddress": "127.0.0.1:0" },
         });
+        for (key, value) in more.as_object().expect("an object") {
+            configuration[key] = value.clone();
+        }
         let file = world.write("node.yaml", configuration.to_string());
         let mut command = world.command(["node", "--config"]);
         command.arg(file);
@@ -45,6 +55,15 @@ impl LoneNode {
     /// Its socket.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Where its page and metrics are, as its log says.
+    pub fn metrics_address(&self) -> SocketAddr {
+        let log = self.output();
+        let told = log
+            .lines()
+            .find_map(|line| serde_json::from_str::<Json>(line).ok()?["fields"]["address"].as_str()?.parse().ok());
+        told.expect("the log tells the address")
     }
 
     /// The machine it runs on.

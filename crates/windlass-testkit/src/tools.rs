@@ -35,6 +35,8 @@ pub enum Tool {
     DockerRegistry,
     /// A web server.
     Nginx,
+    /// The system calls of a program.
+    Strace,
 }
 
 impl Tool {
@@ -48,6 +50,7 @@ impl Tool {
             Tool::Containerd => "containerd",
             Tool::DockerRegistry => "docker-registry",
             Tool::Nginx => "nginx",
+            Tool::Strace => "strace",
         }
     }
 

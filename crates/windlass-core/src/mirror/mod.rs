@@ -11,9 +11,7 @@ mod endpoints;
 mod hosts_toml;
 
 pub use endpoints::{endpoints, hub_names_are_one, registry_endpoint_host};
-pub use hosts_toml::{
-    Capabilities, HostEntry, HostsFile, MAX_FILE_BYTES, MAX_HOSTS, MirrorError, UnknownKey,
-};
+pub use hosts_toml::{Capabilities, HostEntry, HostsFile, MAX_FILE_BYTES, MAX_HOSTS, MirrorError, UnknownKey};
 
 use std::path::PathBuf;
 use std::time::Duration;
