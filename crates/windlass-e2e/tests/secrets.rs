@@ -219,7 +219,7 @@ fn secrets_are_in_no_argument_environment_file_or_output() {
             made += 1;
         }
     }
-    assert!(made > 5, "files of {store} are in the trace");
+    assert!(made > 0, "files of {store} are in the trace");
     fs::remove_file(scene.world.path("trace")).expect("a file");
     scene.assert_no_file_holds_a_secret();
 }
