@@ -91,7 +91,7 @@ fn built_in(cloud: Cloud, node: &Node, environment: Environment) -> Result<Built
 fn azure(logins: &Logins, environment: Environment) -> Result<AzureSettings, CloudError> {
     let mut settings = AzureSettings::from_environment(environment)?;
     if let Some(file) = &logins.azure_config {
-        settings = settings.node_file(file)?;
+        settings = settings.node_file("credentials.azureConfig", file)?;
     }
     if let Some(place) = &logins.azure_imds {
         settings = settings.imds_at("credentials.azureImds", place)?;

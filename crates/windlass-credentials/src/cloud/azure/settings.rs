@@ -127,13 +127,13 @@ impl AzureSettings {
         set.client_id.is_some() && (set.client_secret.is_some() || set.federated_file.is_some())
     }
 
-    /// Reads the node's `azure.json`. Blocks.
+    /// Reads the node's `azure.json`, which `what` names. Blocks.
     ///
     /// # Errors
     /// [`CloudError::Settings`] names the file, and no value of it.
-    pub fn node_file(mut self, path: &Path) -> Result<AzureSettings, CloudError> {
-        self.file = file::read("CONFIG", path)?;
-        let wrong = || files::unusable("CONFIG", path, "tenantId is no ID");
+    pub fn node_file(mut self, what: &str, path: &Path) -> Result<AzureSettings, CloudError> {
+        self.file = file::read(what, path)?;
+        let wrong = || files::unusable(what, path, "tenantId is no ID");
         self.tenant = match &self.file.tenant {
             Some(tenant) if !is_name(tenant) => return Err(wrong()),
             Some(tenant) => Some(tenant.clone()),

@@ -97,7 +97,7 @@ fn node_file(settings: AzureSettings, text: &str) -> AzureSettings {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("azure.json");
     std::fs::write(&path, text).unwrap();
-    settings.node_file(&path).unwrap()
+    settings.node_file("CONFIG", &path).unwrap()
 }
 
 fn targets(script: &Script) -> Vec<String> {

@@ -3,7 +3,7 @@
 //! Asked past every proxy. An answer counts only with the header `Metadata-Flavor: Google`: on other machines something
 //! else may answer at the same address.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -27,6 +27,8 @@ const BY_ADDRESS: &str = "http://169.254.169.254";
 const RESOLVE_LIMIT: Duration = Duration::from_secs(2);
 /// One question.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+/// The question for the scopes, which only helps to explain.
+const SCOPES_LIMIT: Duration = Duration::from_secs(1);
 
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 const GOOGLE: HeaderValue = HeaderValue::from_static("Google");
@@ -89,9 +91,15 @@ impl<'a> Metadata<'a> {
     }
 
     /// A token without the right scopes is refused by the registry with words that do not tell why. Where the scopes
-    /// cannot be learnt the token is tried.
+    /// cannot be learnt at once the token is tried.
     async fn check_scopes(&self) -> Result<(), CloudError> {
-        let Ok(Some(body)) = self.get("instance/service-accounts/default/scopes?alt=json").await else { return Ok(()) };
+        let once = Retries { tries: 1, ..Retries::USUAL };
+        let deadline = Deadline::after(SCOPES_LIMIT.min(self.service.deadline.left(Instant::now())), Instant::now());
+        let service = Service { retries: once, deadline, ..self.service.clone() };
+        let quick = Metadata { service, base: self.base.clone() };
+        let Ok(Some(body)) = quick.get("instance/service-accounts/default/scopes?alt=json").await else {
+            return Ok(());
+        };
         let Ok(scopes) = json::read::<Vec<String>>(&self.service.name, body.expose()) else { return Ok(()) };
         let fits = |scope: &String| SCOPES.iter().any(|wanted| scope.starts_with(wanted));
         if scopes.is_empty() || scopes.iter().any(fits) {

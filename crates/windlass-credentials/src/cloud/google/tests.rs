@@ -135,6 +135,17 @@ async fn an_account_without_the_scopes_is_told_so() {
 }
 
 #[tokio::test]
+async fn scopes_that_come_late_hold_nobody_up() {
+    let script = Script::start(|_, seen| match seen.target.as_str() {
+        SCOPES => metadata(seen, "3600").after(Duration::from_secs(30)),
+        _ => metadata(seen, "3600"),
+    });
+    let (script, begun) = (script.await, Instant::now());
+    assert!(google_at(&script).await.ask(&ask_for("gcr.io/p/i")).await.is_ok());
+    assert!(begun.elapsed() < Duration::from_secs(8));
+}
+
+#[tokio::test]
 async fn an_account_that_wants_its_own_identity_never_gets_the_node_s() {
     let node = Script::start(|_, seen| metadata(seen, "3600")).await;
     let sts = Script::start(|_, seen| {

@@ -66,7 +66,7 @@ pub(super) fn answer(args: &Args, asking: &Asking<'_>) -> Result<ProviderAnswer,
 fn settings(args: &Args) -> Result<AzureSettings, CloudError> {
     let mut settings = AzureSettings::from_environment(&|name| std::env::var_os(name))?;
     if let Some(file) = &args.file {
-        settings = settings.node_file(file)?;
+        settings = settings.node_file("CONFIG", file)?;
     }
     for rules in &args.registry_mirror {
         settings = settings.mirrors(rules)?;
