@@ -116,7 +116,8 @@ impl ProviderNote {
     /// Why an image that it is a provider for gets nothing from it.
     pub(crate) fn problem(&self) -> Option<String> {
         match &self.asked {
-            Asked::No | Asked::Skipped { .. } | Asked::Cached | Asked::Answered => None,
+            Asked::No | Asked::Cached | Asked::Answered => None,
+            Asked::Skipped { why } => Some(format!("left alone: {why}")),
             Asked::Failed { error, hint, .. } if !hint.is_empty() => Some(format!("{error} ({hint})")),
             Asked::Failed { error, .. } => Some(error.clone()),
             Asked::BackingOff { error, again_in } => {

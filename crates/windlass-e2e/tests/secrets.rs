@@ -148,7 +148,11 @@ impl Scene {
     fn token(&self) -> String {
         use base64::Engine as _;
         let part = |json: serde_json::Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json.to_string());
-        let claims = json!({ "aud": ["registry"], "exp": 4_000_000_000_u64 });
+        let claims = json!({
+            "aud": ["registry"],
+            "exp": 4_000_000_000_u64,
+            "sub": "system:serviceaccount:team-a:default",
+        });
         format!("{}.{}.{}", part(json!({ "alg": "none" })), part(claims), self.secrets.token.secret())
     }
 
