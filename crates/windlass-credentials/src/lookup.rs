@@ -65,6 +65,11 @@ pub enum Asked {
         /// Why.
         why: String,
     },
+    /// It wants the service account's token, and there is none that it could be shown.
+    NoToken {
+        /// Why.
+        why: String,
+    },
     /// An answer from before was used.
     Cached,
     /// It answered now.
@@ -116,8 +121,8 @@ impl ProviderNote {
     /// Why an image that it is a provider for gets nothing from it.
     pub(crate) fn problem(&self) -> Option<String> {
         match &self.asked {
-            Asked::No | Asked::Cached | Asked::Answered => None,
-            Asked::Skipped { why } => Some(format!("left alone: {why}")),
+            Asked::No | Asked::Skipped { .. } | Asked::Cached | Asked::Answered => None,
+            Asked::NoToken { why } => Some(why.clone()),
             Asked::Failed { error, hint, .. } if !hint.is_empty() => Some(format!("{error} ({hint})")),
             Asked::Failed { error, .. } => Some(error.clone()),
             Asked::BackingOff { error, again_in } => {

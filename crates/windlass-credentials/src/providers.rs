@@ -177,8 +177,8 @@ impl Slot {
         }
         let (request, account, origin) = match self.for_whom(question).await {
             Ok(found) => found,
-            Err(why) => {
-                note.asked = Asked::Skipped { why };
+            Err(asked) => {
+                note.asked = asked;
                 return Told { note, answer: None };
             }
         };
@@ -212,7 +212,7 @@ impl Slot {
     }
 
     /// Everything of a request that depends on the pod; an error says why the provider is left alone.
-    async fn for_whom(&self, question: Question<'_>) -> Result<(ProviderRequest, Option<AccountKey>, Origin), String> {
+    async fn for_whom(&self, question: Question<'_>) -> Result<(ProviderRequest, Option<AccountKey>, Origin), Asked> {
         let request = |service_account| ProviderRequest { image: question.image.clone(), service_account };
         let plain = match &self.inner {
             Inner::Exec(_) => Origin::Plugin { name: self.name.clone() },
@@ -222,10 +222,11 @@ impl Slot {
             return Ok((request(None), None, plain));
         };
         match judge_account(wants, question.account.map(|account| &account.annotations)) {
-            AccountDecision::Skip { why } => Err(why),
+            AccountDecision::Skip { why } => Err(Asked::Skipped { why }),
             AccountDecision::WithoutToken => Ok((request(None), None, plain)),
             AccountDecision::WithToken { annotations } => {
-                let account = question.account.ok_or_else(|| "there is no service account".to_owned())?;
+                let none = || Asked::Skipped { why: "there is no service account".to_owned() };
+                let account = question.account.ok_or_else(none)?;
                 self.with_token(wants, account, annotations, question).await
             }
         }
@@ -237,10 +238,12 @@ impl Slot {
         account: &ServiceAccount,
         annotations: std::collections::BTreeMap<String, String>,
         question: Question<'_>,
-    ) -> Result<(ProviderRequest, Option<AccountKey>, Origin), String> {
-        let tokens = question.tokens.ok_or_else(|| "there are no tokens of service accounts here".to_owned())?;
+    ) -> Result<(ProviderRequest, Option<AccountKey>, Origin), Asked> {
+        let no_token = |why: String| Asked::NoToken { why };
+        let none = || no_token("there are no tokens of service accounts here".to_owned());
+        let tokens = question.tokens.ok_or_else(none)?;
         let (namespace, name) = (account.namespace.clone(), account.name.clone());
-        let found = tokens.token(&namespace, &name, &wants.audience).await.map_err(|error| chain(&error))?;
+        let found = tokens.token(&namespace, &name, &wants.audience).await.map_err(|error| no_token(chain(&error)))?;
         let uid = if account.uid.is_empty() { found.uid } else { account.uid.clone() };
         let key = AccountKey {
             namespace: namespace.clone(),

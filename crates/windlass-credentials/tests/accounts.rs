@@ -103,7 +103,8 @@ async fn a_token_that_does_not_fit_is_named() {
     ];
     for (name, want) in table {
         let lookup = ask_for(&sources, Some(&account(name, &[]))).await;
-        let Asked::Skipped { why } = &lookup.providers[0].asked else { panic!("{lookup:?}") };
+        let Asked::NoToken { why } = &lookup.providers[0].asked else { panic!("{lookup:?}") };
+        assert_eq!(lookup.skipped.len(), 1, "said to whoever pulls: {lookup:?}");
         assert!(why.ends_with(want) && !why.contains("canary"), "{name}: {why}");
     }
     assert_eq!(scene.lines("runs"), 0);

@@ -20,7 +20,7 @@ pub(super) fn lines(note: &ProviderNote) -> Vec<String> {
     };
     let asked = match &note.asked {
         Asked::No => "not asked".to_owned(),
-        Asked::Skipped { why } => format!("left alone: {why}"),
+        Asked::Skipped { why } | Asked::NoToken { why } => format!("left alone: {why}"),
         Asked::Cached => "an answer from before".to_owned(),
         Asked::Answered => {
             format!("answered for {}", if note.keys.is_empty() { "nobody".into() } else { note.keys.join(", ") })
@@ -56,6 +56,7 @@ pub(super) fn fields(note: &ProviderNote) -> Json {
     let (asked, error) = match &note.asked {
         Asked::No => ("no", None),
         Asked::Skipped { why } => ("skipped", Some(why)),
+        Asked::NoToken { why } => ("no-token", Some(why)),
         Asked::Cached => ("cached", None),
         Asked::Answered => ("answered", None),
         Asked::Failed { error, .. } => ("failed", Some(error)),
