@@ -10,10 +10,12 @@ pub mod decompress;
 pub mod digest;
 pub mod docker_config;
 pub mod erofs_image;
+pub mod exec_reply;
 pub mod hosts_toml;
 pub mod layer_apply;
 pub mod layer_forms;
 pub mod manifest;
+pub mod provider_config;
 pub mod reference;
 pub mod registry_upload;
 pub mod secrets;
@@ -31,10 +33,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("digest", digest::run),
     ("docker_config", docker_config::run),
     ("erofs_image", erofs_image::run),
+    ("exec_reply", exec_reply::run),
     ("hosts_toml", hosts_toml::run),
     ("layer_apply", layer_apply::run),
     ("layer_forms", layer_forms::run),
     ("manifest", manifest::run),
+    ("provider_config", provider_config::run),
     ("reference", reference::run),
     ("registry_upload", registry_upload::run),
     ("store_recovery", store_recovery::run),

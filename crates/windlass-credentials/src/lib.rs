@@ -30,7 +30,7 @@ pub use lookup::{
     Asked, CachedLogin, CredentialsError, Lookup, Matched, ProviderKind, ProviderNote, ProviderState, RefusedOutcome,
 };
 pub use places::{NodePlaces, Person};
-pub use plugin::{PluginConfigError, PluginError, PluginSettings, ProviderConfigState, Reloaded};
+pub use plugin::{PluginConfigError, PluginError, PluginSettings, ProviderConfigState, Reloaded, read_provider_files};
 pub use provider::{Answering, Provider, ProviderError, ProviderRequest, ServiceAccountToken};
 pub use providers::BuiltIn;
 pub use sources::{Asker, Builder, CredentialSources, Source};

@@ -134,37 +134,52 @@ fn look(path: &Path) -> Option<[i64; 6]> {
 /// Reads and checks everything.
 pub(crate) fn load(settings: &PluginSettings) -> Result<LoadedConfig, PluginConfigError> {
     let path = &settings.config;
-    let mut problems = Vec::new();
-    let (mut contents, mut documents) = (Vec::new(), Vec::new());
-    let files = files(path)?;
-    let several = path.is_dir();
-    for file in files {
+    let (several, files) = (path.is_dir(), files(path)?);
+    let mut contents = Vec::new();
+    for file in &files {
+        let bytes = read(file).map_err(|source| PluginConfigError::Io { path: file.clone(), source })?;
         let name = file.file_name().filter(|_| several).map(|name| name.to_string_lossy().into_owned());
-        let name = name.unwrap_or_default();
-        let bytes = read(&file).map_err(|source| PluginConfigError::Io { path: file, source })?;
-        match document(&bytes) {
-            Ok(raw) => documents.push((name, raw)),
-            Err(problem) => problems.push(ConfigProblem::new(name, problem)),
-        }
-        contents.push(bytes);
+        contents.push((name.unwrap_or_default(), bytes));
     }
-    let hash = config_hash(contents.iter().map(|bytes| bytes.as_slice()));
-    let config = match read_config(&documents) {
+    let contents: Vec<(&str, &[u8])> = contents.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    let hash = config_hash(contents.iter().map(|(_, bytes)| *bytes));
+    let (config, problems) = match read_provider_files(&contents) {
         Ok(config) => {
-            problems.extend(config.providers.iter().filter_map(|provider| program(settings, &provider.name).err()));
-            config
+            let missing = config.providers.iter().filter_map(|provider| program(settings, &provider.name).err());
+            let problems = missing.collect();
+            (config, problems)
         }
-        // Where a file cannot be read at all, that there are no providers is no news.
-        Err(_) if documents.is_empty() && !problems.is_empty() => ProviderConfig::default(),
-        Err(more) => {
-            problems.extend(more);
-            ProviderConfig::default()
-        }
+        Err(problems) => (ProviderConfig::default(), problems),
     };
     if problems.is_empty() {
         Ok(LoadedConfig { config, hash })
     } else {
         Err(PluginConfigError::Wrong { path: path.clone(), problems })
+    }
+}
+
+/// Reads the files of one configuration, each with its name (empty where there is one only), as JSON or YAML. Programs
+/// are not looked for.
+///
+/// # Errors
+/// Every problem of every file.
+pub fn read_provider_files(files: &[(&str, &[u8])]) -> Result<ProviderConfig, Vec<ConfigProblem>> {
+    let (mut problems, mut documents) = (Vec::new(), Vec::new());
+    for (name, bytes) in files {
+        match document(bytes) {
+            Ok(raw) => documents.push(((*name).to_owned(), raw)),
+            Err(problem) => problems.push(ConfigProblem::new(*name, problem)),
+        }
+    }
+    match read_config(&documents) {
+        Ok(config) if problems.is_empty() => Ok(config),
+        // Where no file can be read at all, that there are no providers is no news.
+        Ok(_) => Err(problems),
+        Err(_) if documents.is_empty() && !problems.is_empty() => Err(problems),
+        Err(more) => {
+            problems.extend(more);
+            Err(problems)
+        }
     }
 }
 

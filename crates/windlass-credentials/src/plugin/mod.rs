@@ -12,6 +12,6 @@ mod set;
 
 pub(crate) use exec::ExecPlugin;
 pub use exec::PluginError;
-pub use load::{PluginConfigError, PluginSettings};
+pub use load::{PluginConfigError, PluginSettings, read_provider_files};
 pub(crate) use set::PluginSet;
 pub use set::{ProviderConfigState, Reloaded};
