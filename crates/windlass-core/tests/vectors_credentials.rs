@@ -11,6 +11,7 @@ use windlass_core::host::Host;
 use windlass_core::httpurl::{UrlScheme, WebOrigin};
 use windlass_core::keyring::{Credential, Keyring, Mode, Origin, Ring};
 use windlass_core::matchimage::{check_pattern, matches};
+use windlass_core::provider::{ExecVersion, read_answer, read_config};
 use windlass_core::realm::{Trust, judge_realm};
 use windlass_core::reference::Reference;
 use windlass_core::registryclass::{ECR_PUBLIC_ENDPOINT, ECR_PUBLIC_REGION, RegistryClass, classify};
@@ -93,15 +94,55 @@ fn keyring() {
                 ring.add(key, Credential::basic(user, password), "", Origin::Given);
             }
         }
-        let mut keyring = Keyring::new();
-        keyring.push(ring);
-        for (mode, want) in [(Mode::Kubelet, case), (Mode::Windlass, case.get("windlass").unwrap_or(case))] {
-            let found = keyring.lookup(text(case, "image"), mode);
-            let shown: Vec<String> = found.iter().map(|c| pair(&c.credential)).collect();
-            assert_eq!(json!(shown), want["credentials"], "{mode:?}, {case}");
-            assert_eq!(!found.is_empty(), want["found"] == true, "{mode:?}, {case}");
+        // Providers that answer the same come to the same.
+        for ring in [ring, ring_of_answers(case)] {
+            let mut keyring = Keyring::new();
+            keyring.push(ring);
+            for (mode, want) in [(Mode::Kubelet, case), (Mode::Windlass, case.get("windlass").unwrap_or(case))] {
+                let found = keyring.lookup(text(case, "image"), mode);
+                let shown: Vec<String> = found.iter().map(|c| pair(&c.credential)).collect();
+                assert_eq!(json!(shown), want["credentials"], "{mode:?}, {case}");
+                assert_eq!(!found.is_empty(), want["found"] == true, "{mode:?}, {case}");
+            }
         }
     });
+}
+
+/// Each secret as the answer of a provider.
+fn ring_of_answers(case: &Value) -> Ring {
+    let mut ring = Ring::new();
+    for (at, secret) in case["secrets"].as_array().expect("a list of secrets").iter().enumerate() {
+        let logins = secret.as_object().expect("a map of logins").iter().map(|(key, login)| {
+            let (username, password) = login.as_str().expect("a login").split_once(':').expect("a colon");
+            (key.clone(), json!({"username": username, "password": password}))
+        });
+        let answer = json!({
+            "kind": "CredentialProviderResponse", "apiVersion": ExecVersion::V1.as_str(), "cacheKeyType": "Image",
+            "auth": logins.collect::<serde_json::Map<String, Value>>(),
+        });
+        let answer = read_answer(answer.to_string().as_bytes(), ExecVersion::V1).expect("a good answer");
+        for (key, login) in answer.auth {
+            ring.add(&key, login, "", Origin::Plugin { name: at.to_string() });
+        }
+    }
+    ring
+}
+
+/// Whether a provider may be configured with a pattern.
+fn may_be_configured(pattern: &str) -> bool {
+    let config = json!({
+        "kind": "CredentialProviderConfig", "apiVersion": "kubelet.config.k8s.io/v1", "providers": [{
+            "name": "p", "matchImages": [pattern], "defaultCacheDuration": "0", "apiVersion": ExecVersion::V1.as_str(),
+        }],
+    });
+    let raw = serde_json::from_value(config).expect("any JSON");
+    match read_config(&[(String::new(), raw)]) {
+        Ok(config) => config.providers[0].match_images == [pattern],
+        Err(problems) => {
+            assert!(problems.len() == 1 && problems[0].place == "providers[0].matchImages[0]", "{problems:?}");
+            false
+        }
+    }
 }
 
 #[test]
@@ -112,6 +153,7 @@ fn matchimages() {
         assert_eq!(result.unwrap_or(false), case["match"] == true, "{case}");
         assert_eq!(result.is_err(), case["match_error"] == true, "{case}");
         assert_eq!(check_pattern(pattern).is_ok(), case["pattern_valid"] == true, "{case}");
+        assert_eq!(may_be_configured(pattern), case["pattern_valid"] == true, "{case}");
     });
 }
 
