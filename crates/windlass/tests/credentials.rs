@@ -147,3 +147,27 @@ fn a_provider_is_told_with_its_pattern_and_its_expiry() {
     let provider = &list["items"][0]["providers"][0];
     assert_eq!((provider["asked"].as_str(), provider["notMatched"].as_array().unwrap().len()), (Some("no"), 2));
 }
+
+#[test]
+fn the_configuration_of_providers_that_is_shipped_is_valid() {
+    let world = World::new();
+    std::fs::create_dir(world.path("bin")).unwrap();
+    for name in ["ecr-credential-provider", "auth-provider-gcp", "acr-credential-provider"] {
+        std::os::unix::fs::symlink(assert_cmd::cargo::cargo_bin!("windlass"), world.path("bin").join(name)).unwrap();
+    }
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/credential-providers.yaml");
+    world.file(
+        "node.yaml",
+        &format!(
+            "apiVersion: config.windlass.dev/v1alpha1\nkind: NodeConfiguration\ncredentials:\n  providerConfig: {shipped}\n  \
+             providerBinDir: {}\n",
+            world.path("bin").display()
+        ),
+    );
+    let list =
+        world.run(["credentials", "r.example/app", "--config", "node.yaml", "-o", "json"]).succeeds().stdout_json();
+    let providers = list["items"][0]["providers"].as_array().unwrap();
+    let names: Vec<_> = providers.iter().map(|provider| provider["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ecr-credential-provider", "auth-provider-gcp", "acr-credential-provider"]);
+    assert!(providers.iter().all(|provider| provider["asked"] == "no"), "{list}");
+}
