@@ -125,6 +125,9 @@ pub(super) fn answer(shared: &Shared, service: Service, message: &Message) -> Re
         trouble.spoil(&mut reply);
     }
     reply.set("Date", http_date(now));
+    if service == Service::GceMetadata && state.settings.google_flavor {
+        reply.set("Metadata-Flavor", "Google");
+    }
     call.status = reply.status;
     if state.calls.len() < CALLS_MAX {
         state.calls.push(call);

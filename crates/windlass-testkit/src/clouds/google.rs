@@ -32,18 +32,13 @@ pub(super) fn pool() -> String {
 }
 
 pub(super) fn metadata(desk: &mut Desk<'_>) -> Reply {
-    let flavor = |reply: Reply, says: bool| {
-        let reply = reply.with("Server", "Metadata Server for VM");
-        if says { reply.with("Metadata-Flavor", "Google") } else { reply }
-    };
-    let says = desk.state.settings.google_flavor;
     if desk.message.header("metadata-flavor") != Some("Google") || desk.message.header("x-forwarded-for").is_some() {
-        return flavor(Reply::new(403, "text/html", "Missing required header: Metadata-Flavor"), says);
+        return Reply::new(403, "text/html", "Missing required header: Metadata-Flavor");
     }
     if desk.message.method != "GET" {
-        return flavor(Reply::new(405, "text/html", ""), says);
+        return Reply::new(405, "text/html", "");
     }
-    flavor(document(desk), says)
+    document(desk)
 }
 
 fn document(desk: &mut Desk<'_>) -> Reply {

@@ -42,13 +42,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 use windlass_registry::access::Action;
 use windlass_registry::auth::LiveUsers;
 
 use crate::images::Bundle;
 use crate::registry::{TestRegistry, TestTls};
-use crate::wire::{Bound, Listener};
+use crate::wire::{Bound, Listener, ask};
 
 pub use accounts::Account;
 pub use aws::sigv4;
@@ -112,7 +114,7 @@ impl CloudsBuilder {
         let folder = tempfile::tempdir().expect("a temporary directory");
         // What Azure calls a service principal logs in to the registry as it is.
         shared.users.admit(azure::CLIENT, azure::CLIENT_SECRET.into(), None);
-        let clouds = Clouds { shared, registry, tls: self.tls, folder, _listeners: listeners };
+        let clouds = Clouds { shared, registry, is_basic: self.basic, tls: self.tls, folder, _listeners: listeners };
         clouds.write_hosts(&clouds.hosts_dir());
         clouds
     }
@@ -137,6 +139,7 @@ impl Shared {
 pub struct Clouds {
     shared: Arc<Shared>,
     registry: TestRegistry,
+    is_basic: bool,
     tls: Option<TestTls>,
     // Ends before the folder goes.
     _listeners: Vec<Listener>,
@@ -169,6 +172,14 @@ impl Clouds {
         &self.shared.users
     }
 
+    /// Whether the registry lets this login pull.
+    pub fn lets_in(&self, user: &str, password: &str) -> bool {
+        let (host, login) = (self.registry.host(), STANDARD.encode(format!("{user}:{password}")));
+        let path = if self.is_basic { "v2/" } else { "token?service=windlass&scope=repository:team/app:pull" };
+        let answer = ask(&format!("http://{host}/{path}"), "GET", &[("Authorization", &format!("Basic {login}"))], "");
+        answer.is_some_and(|answer| answer.status == 200)
+    }
+
     /// CA and certificate of the HTTPS services.
     pub fn tls(&self) -> Option<&TestTls> {
         self.tls.as_ref()
@@ -195,7 +206,9 @@ impl Clouds {
 
     /// A `hosts.toml` that leads to the registry.
     pub fn hosts_toml(&self) -> String {
-        format!("server = \"http://{}\"\n", self.registry.host())
+        let url = format!("http://{}", self.registry.host());
+        // containerd 1.6 reads no file without a host.
+        format!("server = \"{url}\"\n\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
     }
 
     /// Puts an image into the registry; it is there under every host.

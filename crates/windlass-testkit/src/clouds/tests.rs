@@ -1,7 +1,5 @@
 //! The clouds as a client by hand meets them.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -11,43 +9,7 @@ use serde_json::{Value as Json, json};
 use super::sigv4::Presented;
 use super::*;
 use crate::canary::Canary;
-use crate::wire::Message;
-
-/// Status, head and body.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn json(&self) -> Json {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-}
-
-/// Asks once, over a connection of its own; `None` when it broke.
-fn ask(url: &str, method: &str, headers: &[(&str, &str)], body: &str) -> Option<Answer> {
-    let rest = url.strip_prefix("http://").expect("plain HTTP");
-    let (address, target) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    let mut head = format!("{method} /{target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
-    for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
-    stream.write_all(head.as_bytes()).expect("it reads");
-    let mut bytes = Vec::new();
-    stream.take(1 << 20).read_to_end(&mut bytes).ok()?;
-    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { status, head, body: bytes[end + 4..].to_vec() })
-}
+use crate::wire::{Answer, Message, ask};
 
 fn get(url: &str, headers: &[(&str, &str)]) -> Answer {
     ask(url, "GET", headers, "").expect("an answer")
@@ -56,13 +18,6 @@ fn get(url: &str, headers: &[(&str, &str)]) -> Answer {
 fn post(url: &str, fields: &[(&str, &str)]) -> Answer {
     let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     ask(url, "POST", &[("Content-Type", "application/x-www-form-urlencoded")], &form).expect("an answer")
-}
-
-/// Whether the registry gives this login a token.
-fn is_let_in(clouds: &Clouds, user: &str, password: &str) -> bool {
-    let url = format!("http://{}/token?service=windlass&scope=repository:team/app:pull", clouds.registry().host());
-    let basic = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
-    get(&url, &[("Authorization", &basic)]).status == 200
 }
 
 /// Keys as AWS gives them out.
@@ -137,10 +92,10 @@ fn a_machine_s_keys_become_a_login_that_the_registry_accepts() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().contains(".125"), "the end has decimals: {}", answer.text());
     let password = password(&answer);
-    assert!(password.contains(':') && is_let_in(&clouds, ECR_USER, &password));
-    assert!(!is_let_in(&clouds, ECR_USER, "another") && !is_let_in(&clouds, GOOGLE_USER, &password));
+    assert!(password.contains(':') && clouds.lets_in(ECR_USER, &password));
+    assert!(!clouds.lets_in(ECR_USER, "another") && !clouds.lets_in(GOOGLE_USER, &password));
     clouds.revoke_all();
-    assert!(!is_let_in(&clouds, ECR_USER, &password));
+    assert!(!clouds.lets_in(ECR_USER, &password));
 }
 
 #[test]
@@ -153,7 +108,7 @@ fn a_login_ends_with_its_life() {
     });
     let answer = ecr(&clouds, Service::Ecr, &keys, "eu-central-1", jiff::Timestamp::now());
     assert!(!answer.text().contains("expiresAt"));
-    assert!(!is_let_in(&clouds, ECR_USER, &password(&answer)));
+    assert!(!clouds.lets_in(ECR_USER, &password(&answer)));
 }
 
 #[test]
@@ -202,7 +157,7 @@ fn metadata_servers_insist_on_their_headers() {
     assert_eq!(get(&token, &[]).status, 403);
     let good = get(&token, &[("Metadata-Flavor", "Google")]);
     assert!(good.head.contains("Metadata-Flavor: Google"), "{}", good.head);
-    assert!(is_let_in(&clouds, GOOGLE_USER, good.json()["access_token"].as_str().expect("a token")));
+    assert!(clouds.lets_in(GOOGLE_USER, good.json()["access_token"].as_str().expect("a token")));
     let azure = format!(
         "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fcontainerregistry.azure.net",
         clouds.url(Service::AzureImds)
@@ -245,7 +200,7 @@ fn tokens_hold_for_one_audience_and_a_while() {
     };
     let keys = Keys { id: tag("AccessKeyId"), secret: tag("SecretAccessKey"), session: Some(tag("SessionToken")) };
     let answer = ecr(&clouds, Service::Ecr, &keys, "eu-central-1", jiff::Timestamp::now());
-    assert!(is_let_in(&clouds, ECR_USER, &password(&answer)));
+    assert!(clouds.lets_in(ECR_USER, &password(&answer)));
 
     let entra = format!("{}/{}/oauth2/v2.0/token", clouds.url(Service::Aad), azure::TENANT);
     let secret = [
@@ -259,7 +214,7 @@ fn tokens_hold_for_one_audience_and_a_while() {
     let fields = |token| [("grant_type", "access_token"), ("service", ACR_HOST), ("access_token", token)];
     assert_eq!(post(&exchange, &fields("another")).status, 401);
     let refresh = post(&exchange, &fields(&token)).json()["refresh_token"].as_str().expect("a token").to_owned();
-    assert!(is_let_in(&clouds, ACR_USER, &refresh));
+    assert!(clouds.lets_in(ACR_USER, &refresh));
     let challenge = get(&format!("{}/v2/", clouds.url(Service::Acr)), &[]);
     assert!(challenge.head.contains("realm=\"https://contoso.azurecr.io/oauth2/token\""), "{}", challenge.head);
 
@@ -274,7 +229,7 @@ fn tokens_hold_for_one_audience_and_a_while() {
     let url = format!("{}/v1/token", clouds.url(Service::GoogleSts));
     let json = [("Content-Type", "application/json")];
     let answer = ask(&url, "POST", &json, &body.to_string()).expect("an answer");
-    assert!(is_let_in(&clouds, GOOGLE_USER, answer.json()["access_token"].as_str().expect("a token")));
+    assert!(clouds.lets_in(GOOGLE_USER, answer.json()["access_token"].as_str().expect("a token")));
 }
 
 #[test]
