@@ -219,7 +219,7 @@ impl Cluster {
             runtime: &runtime,
             images: images.as_deref(),
             sandbox_image: self.options.sandbox_image(),
-            changes: &self.options.kubelet,
+            options: &self.options,
         };
         let mut running = lock(&self.kubelet);
         running.end(rustix::process::Signal::TERM);

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 use windlass_testkit::tools::free_port;
 
+use super::Options;
 use super::daemon::Daemon;
 use super::enclosure::Enclosure;
 
@@ -22,8 +23,8 @@ pub(super) struct Kubelet<'c> {
     pub(super) images: Option<&'c Path>,
     /// The image of sandboxes.
     pub(super) sandbox_image: &'c str,
-    /// Keys of its configuration that a test wants to be otherwise.
-    pub(super) changes: &'c Json,
+    /// What a test wants to be otherwise.
+    pub(super) options: &'c Options,
 }
 
 impl Kubelet<'_> {
@@ -41,6 +42,7 @@ impl Kubelet<'_> {
         // This image it does not collect; sandboxes do not count as its users.
         command.arg(format!("--pod-infra-container-image={}", self.sandbox_image));
         command.arg(format!("--hostname-override={}", super::NODE)).arg("--v=2");
+        command.args(&self.options.kubelet_arguments).envs(self.options.kubelet_environment.iter().cloned());
         Daemon::start("kubelet", command, self.folder)
     }
 
@@ -64,7 +66,7 @@ impl Kubelet<'_> {
             "registryPullQPS": 0,
             "evictionHard": { "memory.available": "1Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
         });
-        if let (Some(all), Some(changes)) = (configuration.as_object_mut(), self.changes.as_object()) {
+        if let (Some(all), Some(changes)) = (configuration.as_object_mut(), self.options.kubelet.as_object()) {
             all.extend(changes.clone());
         }
         configuration

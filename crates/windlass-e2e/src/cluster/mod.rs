@@ -75,12 +75,32 @@ pub struct Options {
     pub sandbox: Option<String>,
     /// Keys of the section `node` of the daemon's configuration that are to be otherwise.
     pub node: Json,
+    /// Whole sections of the daemon's configuration.
+    pub sections: Json,
+    /// More arguments of the kubelet.
+    pub kubelet_arguments: Vec<String>,
+    /// Variables of the kubelet, which it hands on to the programs that it starts.
+    pub kubelet_environment: Vec<(String, String)>,
+    /// Variables of the daemon.
+    pub node_environment: Vec<(String, String)>,
+    /// containerd's `certs.d`.
+    pub certs_dir: Option<PathBuf>,
 }
 
 impl Options {
     /// Images from these, everything else as usual.
     pub fn new(images: Images) -> Options {
-        Options { images, sandbox: None, kubelet: json!({}), node: json!({}) }
+        Options {
+            images,
+            sandbox: None,
+            kubelet: json!({}),
+            node: json!({}),
+            sections: json!({}),
+            kubelet_arguments: Vec::new(),
+            kubelet_environment: Vec::new(),
+            node_environment: Vec::new(),
+            certs_dir: None,
+        }
     }
 
     fn sandbox_image(&self) -> &str {
@@ -150,7 +170,7 @@ impl Cluster {
             runtime: &runtime.socket,
             images: node.as_ref().map(|node| node.socket.as_path()),
             sandbox_image: options.sandbox_image(),
-            changes: &options.kubelet,
+            options,
         };
         let kubelet = kubelet.start(&enclosure);
         let cluster = Cluster {
@@ -191,7 +211,7 @@ fn node_and_runtime(
         Images::Windlass => Some(Node::start(enclosure, folder, &Runtime::socket_in(folder), options)?),
     };
     let snapshotter = node.as_ref().map(|node| node.socket.as_path());
-    let runtime = Runtime::start(enclosure, folder, snapshotter, options.sandbox_image())?;
+    let runtime = Runtime::start(enclosure, folder, snapshotter, options)?;
     match &options.sandbox {
         Some(image) => runtime.wait_for_image(image)?,
         None => runtime.import_sandbox_image(),

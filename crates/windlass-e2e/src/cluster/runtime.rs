@@ -9,6 +9,7 @@ use windlass_testkit::images::{Entry, Image, Layer};
 use windlass_testkit::program::{Then, program};
 use windlass_testkit::tools::run;
 
+use super::Options;
 use super::control::running_until;
 use super::daemon::Daemon;
 use super::enclosure::Enclosure;
@@ -43,7 +44,7 @@ impl Runtime {
         enclosure: &Enclosure,
         folder: &Path,
         snapshotter: Option<&Path>,
-        sandbox_image: &str,
+        options: &Options,
     ) -> Result<Runtime, String> {
         let socket = Runtime::socket_in(folder);
         let folder = folder.join("containerd");
@@ -52,7 +53,7 @@ impl Runtime {
             // containerd 1.6 asks the file system of this directory for the capacity of containers' root directories.
             fs::create_dir_all(folder.join("root/io.containerd.snapshotter.v1.windlass")).expect("a directory");
         }
-        fs::write(folder.join("config.toml"), config(&folder, snapshotter, sandbox_image)).expect("a file");
+        fs::write(folder.join("config.toml"), config(&folder, snapshotter, options)).expect("a file");
         // Pods of tests use the machine's network; the kubelet only wants to see that there is some network.
         let network = r#"{"cniVersion":"0.4.0","name":"lo","plugins":[{"type":"loopback"}]}"#;
         fs::write(folder.join("cni/10-lo.conflist"), network).expect("a file");
@@ -126,8 +127,8 @@ pub fn sandbox_image() -> Image {
     Image::build().layer(Layer::new([pause])).config(config).finish()
 }
 
-fn config(folder: &Path, snapshotter: Option<&Path>, sandbox_image: &str) -> String {
-    let folder = folder.display();
+fn config(folder: &Path, snapshotter: Option<&Path>, options: &Options) -> String {
+    let (folder, sandbox_image) = (folder.display(), options.sandbox_image());
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
     let mut text = format!(
         r#"version = 2
@@ -145,6 +146,9 @@ bin_dir = "{folder}/cni"
 conf_dir = "{folder}/cni"
 "#
     );
+    if let Some(certs) = &options.certs_dir {
+        text.push_str(&format!("[{cri}.registry]\nconfig_path = \"{}\"\n", certs.display()));
+    }
     if let Some(socket) = snapshotter {
         text.push_str(&format!(
             "[{cri}.containerd]\nsnapshotter = \"windlass\"\n\

@@ -25,6 +25,7 @@ pub(super) struct Node {
     pub(super) socket: PathBuf,
     /// Where metrics, health and the status page are.
     pub(super) address: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Node {
@@ -54,7 +55,7 @@ impl Node {
         if let (Some(all), Some(changes)) = (node.as_object_mut(), options.node.as_object()) {
             all.extend(changes.clone());
         }
-        let configuration = json!({
+        let mut configuration = json!({
             "apiVersion": "config.windlass.dev/v1alpha1",
             "kind": "NodeConfiguration",
             "root": folder.join("store"),
@@ -62,15 +63,20 @@ impl Node {
             "log": { "level": "info" },
             "node": node,
         });
+        if let (Some(all), Some(sections)) = (configuration.as_object_mut(), options.sections.as_object()) {
+            all.extend(sections.clone());
+        }
         fs::write(folder.join("windlass.yaml"), configuration.to_string()).expect("a file");
-        let daemon = Node::spawn(enclosure, &folder, Snapshots::Default);
-        let mut node = Node { daemon, folder, socket, address };
+        let environment = options.node_environment.clone();
+        let daemon = Node::spawn(enclosure, &folder, &environment, Snapshots::Default);
+        let mut node = Node { daemon, folder, socket, address, environment };
         node.wait()?;
         Ok(node)
     }
 
-    fn spawn(enclosure: &Enclosure, folder: &Path, snapshots: Snapshots) -> Daemon {
+    fn spawn(enclosure: &Enclosure, folder: &Path, environment: &[(String, String)], snapshots: Snapshots) -> Daemon {
         let mut command = enclosure.command(subject());
+        command.envs(environment.iter().cloned());
         snapshots.tell(&mut command);
         command.args(["node", "--config"]).arg(folder.join("windlass.yaml"));
         Daemon::start("windlass-node", command, folder.parent().expect("the cluster's folder"))
@@ -101,7 +107,7 @@ impl Node {
 
     /// Starts it again after its end; it keeps new layers as this.
     pub(super) fn start_again(&mut self, enclosure: &Enclosure, snapshots: Snapshots) {
-        self.daemon = Node::spawn(enclosure, &self.folder, snapshots);
+        self.daemon = Node::spawn(enclosure, &self.folder, &self.environment, snapshots);
         self.wait().unwrap_or_else(|why| panic!("windlass node does not start again: {why}"));
     }
 }
