@@ -124,7 +124,10 @@ impl Slot {
     }
 
     pub(crate) fn cloud(built_in: BuiltIn) -> Slot {
-        Slot::new(built_in.name.clone(), Inner::Cloud(built_in))
+        let slot = Slot::new(built_in.name.clone(), Inner::Cloud(built_in));
+        // Known before the first answer: a cloud's login is for a whole registry, so one question does for all its images.
+        lock(&slot.state).learned = Some(CacheKeyType::Registry);
+        slot
     }
 
     fn new(name: String, inner: Inner) -> Slot {

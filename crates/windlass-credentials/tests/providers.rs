@@ -149,10 +149,10 @@ async fn a_registry_s_images_share_one_run_once_that_is_known() {
     let script = Script::new(&[Ok((Registry, 60))]);
     let sources_of_one = sources(&script);
     both(&sources_of_one).await;
-    assert_eq!(script.calls(), 2, "nothing is known yet: one each, as a kubelet does");
+    assert_eq!(script.calls(), 1, "a cloud's login is for a registry, which is known before it answers");
     advance(61).await;
     let (a, b) = both(&sources_of_one).await;
-    assert_eq!((script.calls(), a == b), (3, true));
+    assert_eq!((script.calls(), a == b), (2, true));
 
     // An answer for one image alone is of no use to the other that waited for it.
     let script = Script::new(&[Ok((Registry, 60)), Ok((Image, 60))]);
@@ -161,6 +161,18 @@ async fn a_registry_s_images_share_one_run_once_that_is_known() {
     advance(61).await;
     let (a, b) = both(&sources).await;
     assert_eq!((script.calls(), a != b), (3, true));
+}
+
+/// What a program's answer is for is known once it has answered.
+#[tokio::test]
+async fn a_program_s_first_runs_are_one_for_each_image() {
+    let login =
+        answer(r#""cacheKeyType":"Registry","cacheDuration":"0s","auth":{"r.io":{"username":"u","password":"p"}}"#);
+    let script = format!("echo run >> $DIR/runs; {login}");
+    let scene = Scene::new(&[Plugin { name: "p", more: "", script: &script }]);
+    let sources = scene.builder().build();
+    tokio::join!(ask(&sources, "r.io/a"), ask(&sources, "r.io/b"));
+    assert_eq!(scene.lines("runs"), 2);
 }
 
 #[tokio::test(start_paused = true)]
