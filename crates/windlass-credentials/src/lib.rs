@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod builder;
 pub mod cloud;
 mod file;
 mod helper;
@@ -19,9 +20,11 @@ mod process;
 mod provider;
 mod providers;
 pub mod serve;
+mod source;
 mod sources;
 
 pub use accounts::{ServiceAccount, TokenDirectory, TokenError};
+pub use builder::Builder;
 pub use file::{FileError, MAX_FILE_BYTES};
 pub use helper::{
     HELPER_CACHE, HELPER_OUTPUT_BYTES, HELPER_TIMEOUT, HelperError, HelperPolicy, Helpers, TrustedOwner, WhichHelpers,
@@ -33,4 +36,5 @@ pub use places::{NodePlaces, Person};
 pub use plugin::{PluginConfigError, PluginError, PluginSettings, ProviderConfigState, Reloaded, read_provider_files};
 pub use provider::{Answering, Provider, ProviderError, ProviderRequest, ServiceAccountToken};
 pub use providers::BuiltIn;
-pub use sources::{Asker, Builder, CredentialSources, Source};
+pub use source::Source;
+pub use sources::{Asker, CredentialSources};

@@ -1,192 +1,33 @@
 //! All sources together, asked in the kubelet's order.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use windlass_core::dockerconfig::Document;
-use windlass_core::keyring::{Candidate, Credential, Keyring, Mode, Origin, PullSecret, Ring, Skipped};
+use windlass_core::keyring::{Candidate, Keyring, Mode, Origin, PullSecret, Ring, Skipped};
 use windlass_core::reason::chain;
 use windlass_core::reference::Reference;
 
 use crate::accounts::{ServiceAccount, TokenDirectory};
-use crate::file::{Choice, ConfigFile, Content, FileError};
-use crate::helper::{HelperPolicy, Helpers, WhichHelpers};
+use crate::builder::Builder;
+use crate::file::{Choice, FileError};
+use crate::helper::{Helpers, WhichHelpers};
 use crate::lookup::{CredentialsError, Lookup, ProviderKind, ProviderState, RefusedOutcome};
-use crate::places::{NodePlaces, Person};
-use crate::plugin::{PluginConfigError, PluginSet, PluginSettings, ProviderConfigState, Reloaded};
-use crate::providers::{BuiltIn, Question, Renewals, Slot, Told};
-
-/// One place where credentials come from. A source is asked for a ring and never fails for reasons of its own
-/// content, except where it was named on purpose.
-#[derive(Debug)]
-pub struct Source(Kind);
-
-#[derive(Debug)]
-enum Kind {
-    Given(Ring),
-    /// Every file counts, in order; the ring of each is separate.
-    Each(Vec<ConfigFile>),
-    /// The first usable file wins.
-    First(Vec<ConfigFile>),
-}
-
-impl Source {
-    /// A credential that the caller has at hand, for the registry (host, or host and path) it belongs to.
-    pub fn given(registry: &str, credential: Credential) -> Source {
-        let mut ring = Ring::new();
-        ring.add(registry, credential, "", Origin::Given);
-        Source(Kind::Given(ring))
-    }
-
-    /// Files named on purpose; each must be there and usable.
-    pub fn authfiles(paths: impl IntoIterator<Item = PathBuf>) -> Source {
-        Source(Kind::Each(paths.into_iter().map(|path| ConfigFile::new(path, Choice::Explicit)).collect()))
-    }
-
-    /// The node's configuration, searched as the kubelet does.
-    pub fn node(places: &NodePlaces) -> Source {
-        Source(Kind::First(places.files().into_iter().map(|path| ConfigFile::new(path, Choice::Usual)).collect()))
-    }
-
-    /// A person's logins by docker and podman.
-    pub fn person(person: &Person) -> Source {
-        Source(Kind::Each(person.files().into_iter().map(|path| ConfigFile::new(path, Choice::Usual)).collect()))
-    }
-
-    /// Reads what has changed since the last time. Blocks.
-    fn load(&self) -> Result<Vec<Loaded>, CredentialsError> {
-        let (files, first_only) = match &self.0 {
-            Kind::Given(_) => return Ok(Vec::new()),
-            Kind::Each(files) => (files, false),
-            Kind::First(files) => (files, true),
-        };
-        let mut loaded = Vec::new();
-        for file in files {
-            let found = match (file.load(), file.choice()) {
-                (Ok(content), _) => Found::Content(content),
-                (Err(FileError::Missing), Choice::Usual) => continue,
-                (Err(error), Choice::Usual) => Found::Unusable(error),
-                (Err(source), Choice::Explicit) => {
-                    return Err(CredentialsError::AuthFile { path: file.path.clone(), source });
-                }
-            };
-            loaded.push(Loaded { path: file.path.clone(), choice: file.choice(), found, first_only });
-        }
-        Ok(loaded)
-    }
-}
-
-/// A file as it is now.
-struct Loaded {
-    path: PathBuf,
-    choice: Choice,
-    found: Found,
-    first_only: bool,
-}
-
-enum Found {
-    Content(Arc<Content>),
-    Unusable(FileError),
-}
-
-/// Collects the sources; the order of the calls does not matter.
-#[derive(Debug, Default)]
-pub struct Builder {
-    given: Vec<Source>,
-    authfiles: Vec<PathBuf>,
-    node: Option<NodePlaces>,
-    person: Option<Person>,
-    helpers: HelperPolicy,
-    plugins: Option<PluginSettings>,
-    clouds: Vec<BuiltIn>,
-    tokens: Option<TokenDirectory>,
-}
-
-impl Builder {
-    /// Adds a credential for a registry that the caller has at hand; it is tried before all others.
-    pub fn given(mut self, registry: &str, credential: Credential) -> Builder {
-        self.given.push(Source::given(registry, credential));
-        self
-    }
-
-    /// Adds a file named on purpose.
-    pub fn authfile(mut self, path: impl Into<PathBuf>) -> Builder {
-        self.authfiles.push(path.into());
-        self
-    }
-
-    /// Searches the node's places.
-    pub fn node(mut self, places: NodePlaces) -> Builder {
-        self.node = Some(places);
-        self
-    }
-
-    /// Searches a person's places.
-    pub fn person(mut self, person: Person) -> Builder {
-        self.person = Some(person);
-        self
-    }
-
-    /// Says which credential helpers may run; none by default.
-    pub fn helpers(mut self, policy: HelperPolicy) -> Builder {
-        self.helpers = policy;
-        self
-    }
-
-    /// Asks the programs of a configuration, as a kubelet does, after all files.
-    pub fn plugins(mut self, settings: PluginSettings) -> Builder {
-        self.plugins = Some(settings);
-        self
-    }
-
-    /// Asks a cloud in this process, after all programs. By the kubelet's rules there are none.
-    pub fn builtin(mut self, cloud: BuiltIn) -> Builder {
-        self.clouds.push(cloud);
-        self
-    }
-
-    /// Says where the tokens of service accounts are, for programs that want one.
-    pub fn service_account_tokens(mut self, directory: impl Into<PathBuf>) -> Builder {
-        self.tokens = Some(TokenDirectory::new(directory));
-        self
-    }
-
-    /// The sources. Nothing is read yet; [`CredentialSources::reload`] tells whether the configuration of providers can
-    /// be used.
-    pub fn build(self) -> CredentialSources {
-        let mut sources = self.given;
-        let authfiles = (!self.authfiles.is_empty()).then(|| Source::authfiles(self.authfiles));
-        let files: Vec<Source> = authfiles
-            .into_iter()
-            .chain(self.node.as_ref().map(Source::node))
-            .chain(self.person.as_ref().map(Source::person))
-            .collect();
-        let given = sources.len();
-        sources.extend(files);
-        CredentialSources {
-            sources: sources.into(),
-            given,
-            helpers: Helpers::new(self.helpers),
-            plugins: self.plugins.map(|settings| Arc::new(PluginSet::new(settings))),
-            clouds: self.clouds.into_iter().map(|cloud| Arc::new(Slot::cloud(cloud))).collect(),
-            tokens: self.tokens,
-            renewals: Renewals::default(),
-        }
-    }
-}
+use crate::plugin::{PluginConfigError, PluginSet, ProviderConfigState, Reloaded};
+use crate::providers::{Question, Renewals, Slot, Told};
+use crate::source::{Found, Kind, Loaded, Source};
 
 /// Every source of credentials of a process; share it, it remembers files and helper answers.
 #[derive(Debug)]
 pub struct CredentialSources {
-    sources: Arc<[Source]>,
+    pub(crate) sources: Arc<[Source]>,
     /// How many of the sources, at the front, were given by the caller and stand before pull secrets.
-    given: usize,
-    helpers: Helpers,
-    plugins: Option<Arc<PluginSet>>,
-    clouds: Vec<Arc<Slot>>,
-    tokens: Option<TokenDirectory>,
-    renewals: Renewals,
+    pub(crate) given: usize,
+    pub(crate) helpers: Helpers,
+    pub(crate) plugins: Option<Arc<PluginSet>>,
+    pub(crate) clouds: Vec<Arc<Slot>>,
+    pub(crate) tokens: Option<TokenDirectory>,
+    pub(crate) renewals: Renewals,
 }
 
 /// For whom credentials are looked up.
@@ -251,12 +92,12 @@ impl CredentialSources {
             }
         }
         let plugins = self.current_plugins(&mut lookup).await?;
-        keyring.push(self.ring_of_providers(&plugins, reference, asker, mode, &mut lookup).await);
-        match mode {
-            Mode::Kubelet => {}
-            Mode::Windlass => {
-                keyring.push(self.ring_of_providers(&self.clouds, reference, asker, mode, &mut lookup).await);
-            }
+        let clouds: &[Arc<Slot>] = match mode {
+            Mode::Kubelet => &[],
+            Mode::Windlass => &self.clouds,
+        };
+        for ring in self.rings_of_providers([&plugins, clouds], reference, asker, mode, &mut lookup).await {
+            keyring.push(ring);
         }
         lookup.candidates = keyring.lookup(&reference.repository(), mode);
         Ok(lookup)
@@ -315,35 +156,26 @@ impl CredentialSources {
         Ok(set.slots())
     }
 
-    /// The ring of several providers, which are asked at the same time and count in their order.
-    async fn ring_of_providers(
+    /// One ring for each group of providers. All are asked at the same time; they count in their order.
+    async fn rings_of_providers<const N: usize>(
         &self,
-        slots: &[Arc<Slot>],
+        groups: [&[Arc<Slot>]; N],
         image: &Reference,
         asker: Asker<'_>,
         mode: Mode,
         lookup: &mut Lookup,
-    ) -> Ring {
-        let mut ring = Ring::new();
+    ) -> [Ring; N] {
         let question = Question { image, account: asker.service_account, tokens: self.tokens.as_ref(), mode };
-        let asked = slots.iter().map(|slot| slot.ask(question, &self.renewals));
-        for Told { note, answer } in join_all(asked).await {
-            if let Some((answer, origin)) = answer {
-                for (key, login) in &answer.auth {
-                    if !ring.add(key, login.clone(), "", origin.clone()) {
-                        let why = "the key is not a registry host with an optional path".to_owned();
-                        lookup.skipped.push(Skipped { origin: origin.clone(), key: key.clone(), why });
-                    }
-                }
-            }
-            let origin = match note.kind {
-                ProviderKind::Plugin => Origin::Plugin { name: note.name.clone() },
-                ProviderKind::Cloud => Origin::Cloud { name: note.name.clone() },
-            };
-            lookup.skipped.extend(note.problem().map(|why| Skipped { origin, key: String::new(), why }));
-            lookup.providers.push(note);
+        let ask = |slots: &[Arc<Slot>]| {
+            let slots = slots.to_vec();
+            async move { join_all(slots.iter().map(|slot| slot.ask(question, &self.renewals))).await }
+        };
+        let told = join_all(groups.map(ask)).await;
+        let mut rings = [(); N].map(|()| Ring::new());
+        for (ring, told) in rings.iter_mut().zip(told) {
+            told.into_iter().for_each(|told| add(ring, told, lookup));
         }
-        ring
+        rings
     }
 
     /// One group of files for each source that has files.
@@ -440,4 +272,23 @@ impl CredentialSources {
             }
         }
     }
+}
+
+/// Adds what a provider answered, and the note about it.
+fn add(ring: &mut Ring, told: Told, lookup: &mut Lookup) {
+    let Told { note, answer } = told;
+    if let Some((answer, origin)) = answer {
+        for (key, login) in &answer.auth {
+            if !ring.add(key, login.clone(), "", origin.clone()) {
+                let why = "the key is not a registry host with an optional path".to_owned();
+                lookup.skipped.push(Skipped { origin: origin.clone(), key: key.clone(), why });
+            }
+        }
+    }
+    let origin = match note.kind {
+        ProviderKind::Plugin => Origin::Plugin { name: note.name.clone() },
+        ProviderKind::Cloud => Origin::Cloud { name: note.name.clone() },
+    };
+    lookup.skipped.extend(note.problem().map(|why| Skipped { origin, key: String::new(), why }));
+    lookup.providers.push(note);
 }

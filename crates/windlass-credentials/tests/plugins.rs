@@ -303,6 +303,17 @@ async fn a_directory_is_one_configuration() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_does_not_do_what_is_meant_is_told() {
+    let login = answer(r#""cacheKeyType":"Image","auth":{"other.io":{"username":"u","password":"p"}}"#);
+    let scene = Scene::new(&[one("matchImages: ['*.io/*', r.io]", &login)]);
+    let lookup = ask(&scene.builder().build(), "r.io/app").await;
+    let advice = &lookup.providers[0].advice;
+    assert!(advice.starts_with("*.io/*: a * in the path stands for itself"), "{advice}");
+    assert!(advice.ends_with("none of the keys that it answered with covers the image"), "{advice}");
+    assert!(lookup.candidates.is_empty());
+}
+
+#[tokio::test]
 async fn a_refused_login_is_traced_to_its_plugin() {
     let login = answer(r#""cacheKeyType":"Registry","auth":{"r.io":{"username":"u","password":"p"}}"#);
     let scene = Scene::new(&[one("", &format!("echo run >> $DIR/runs; {login}"))]);

@@ -8,8 +8,10 @@
 
 mod glob;
 mod gourl;
+mod trap;
 
 pub use gourl::{GoUrl, GoUrlError};
+pub use trap::trap;
 
 /// Why a match could not be decided. It counts as no match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
