@@ -128,6 +128,37 @@ async fn a_private_image_comes_with_the_secret_and_a_wrong_one_says_why() {
     assert_eq!(accepted.source.as_deref(), Some("secret team/right"));
 }
 
+/// A secret whose JSON ends too early.
+const MALFORMED: &str = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: malformed, namespace: team}\ntype: \
+                         kubernetes.io/dockerconfigjson\nstringData:\n  .dockerconfigjson: '{\"auths\":{\"canary-user\"'\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_good_secret_among_bad_ones_is_enough_and_the_bad_are_told() {
+    let registry = private();
+    let (reference, host) = (registry.reference("team/app", "1"), registry.host());
+    let wildcard = format!("{}/team/", host.replacen("127.", "*.", 1));
+    let right = secret("right", &wildcard, "ci", "right");
+    let bad = secret("wrong", &host, "ci", "no") + MALFORMED;
+    let pod = pod("p", &[(&reference, "Always")], &["malformed", "wrong", "right"]);
+    let text = bad + &right + &pod;
+    let report = ensure(&Rig::new(), &text).await;
+    let container = &report.containers[0];
+    assert!(container.failure.is_none(), "{:?}", container.failure);
+    let tried: Vec<String> = container.attempts.0.iter().map(ToString::to_string).collect();
+    // The longer of equal hosts, then exact hosts before those with a wildcard: the wrong one goes first.
+    assert!(tried[0].starts_with(&format!("secret team/wrong key {host} (user ci): 401")), "{tried:?}");
+    assert_eq!(tried[1], format!("secret team/right key {wildcard} (user ci): accepted"));
+    let told = container.notes.join("\n");
+    assert!(told.contains("secret team/malformed") && !told.contains("canary-user"), "{told}");
+
+    // A kubelet fails with the malformed one, whatever the others hold.
+    let strict = request(&text, Mode::Kubelet, VerificationPolicy::default());
+    let report = Rig::new().engine.ensure(strict, Arc::new(Silent)).await.unwrap();
+    let failure = report.containers[0].failure.as_ref().unwrap();
+    assert_eq!(failure.reason, Reason::InvalidCredentials);
+    assert!(failure.message.contains("secret team/malformed cannot be decoded"), "{failure:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn given_credentials_stand_after_the_secrets_and_in_place_of_the_sources() {
     let registry = private();
