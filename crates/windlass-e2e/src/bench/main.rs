@@ -4,7 +4,8 @@
 //! with an empty store in a new folder (below `TMPDIR`, so choose the file system there); the programs take turns, so
 //! that a slow minute of the machine hits all of them alike. Quote ratios, never seconds.
 //!
-//! Then many images are pulled at once through the daemon, whose memory and whose answers meanwhile are measured.
+//! Then many images are pulled at once through the daemon, whose memory and whose answers meanwhile are measured. Before all
+//! that the plugin role is timed where it has nothing to answer.
 //!
 //! usage: bench WINDLASS [RUNS]
 //!        bench many                         only that last part
@@ -15,6 +16,7 @@
 mod content;
 mod measure;
 mod peers;
+mod plugins;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let runs = arguments.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or(RUNS).max(1);
+    plugins::print(&windlass);
     let registry = TestRegistry::open();
     let peers: Vec<Peer> = Peer::installed(windlass);
     println!("{:8} {}", "image", Cost::HEADER);
