@@ -61,7 +61,8 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     if workloads.pods.is_empty() {
         return Err(Failure::usage("nothing to ensure", "the files hold no pod and no workload"));
     }
-    let report = match Beside::find(&node, Whose::Node(args.mode()), session)? {
+    let beside = Beside::find(&node, Whose::Node(args.mode()), session)?;
+    let report = match beside.filter(|_| may_ask_daemon(&node, session)) {
         Some(beside) => through_daemon(&node, args, &texts, &workloads, &beside, session)?,
         None => EnsureLine::from(&ensure(&node, args, workloads, session)?),
     };
@@ -69,6 +70,15 @@ pub(super) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let shown = Ensured(report);
     session.screen.show(&shown)?;
     shown.end(session)
+}
+
+/// The daemon takes credentials for an image, and those of a service account are for one pod.
+fn may_ask_daemon(node: &Node, session: &Session) -> bool {
+    let own_tokens = node.logins.service_account_tokens.is_some();
+    if own_tokens {
+        session.note("credentials.serviceAccountTokens is set, so the daemon on this store is not asked");
+    }
+    !own_tokens
 }
 
 /// Tells what was odd, each thing once for an image.
