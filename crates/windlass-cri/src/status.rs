@@ -140,6 +140,9 @@ fn tried(error: &PullError) -> String {
 
 fn who(attempt: &Attempt) -> Option<String> {
     let source = attempt.source.as_deref()?;
+    if attempt.is_passed_over() {
+        return Some(format!("{source}, which gave none: {}", shown(&attempt.answer)));
+    }
     let source = if source == Origin::Given.to_string() { "the request's credential" } else { source };
     Some(match attempt.user.as_deref().filter(|user| !user.is_empty()) {
         Some(user) => format!("user {:?} of {source}", shown(user)),

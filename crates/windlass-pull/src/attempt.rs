@@ -1,10 +1,11 @@
 //! The credentials that were tried and what the registry said to each: what a person needs, never a value.
 //!
-//! Invariants: `an_attempt_reads_as_one_line`, `hint_names_the_secret_that_was_refused`.
+//! Invariants: `an_attempt_reads_as_one_line`, `hint_names_the_secret_that_was_refused`,
+//! `what_was_passed_over_is_hinted_at_when_nothing_else_was_refused`.
 
 use std::fmt;
 
-use windlass_core::keyring::{Candidate, Origin};
+use windlass_core::keyring::{Candidate, Origin, Skipped};
 use windlass_core::reason::Reason;
 use windlass_distribution::Repository;
 
@@ -21,6 +22,24 @@ pub struct Attempt {
     pub answer: String,
     /// What the answer means; `None`: it was accepted.
     pub reason: Option<Reason>,
+}
+
+impl Attempt {
+    /// A source that gave no credential, so that the registry was shown none of it.
+    pub(crate) fn passed_over(skipped: &Skipped) -> Attempt {
+        Attempt {
+            source: Some(skipped.origin.to_string()),
+            key: skipped.key.clone(),
+            user: None,
+            answer: skipped.why.clone(),
+            reason: Some(Reason::InvalidCredentials),
+        }
+    }
+
+    /// Whether the registry never saw it.
+    pub fn is_passed_over(&self) -> bool {
+        self.reason == Some(Reason::InvalidCredentials)
+    }
 }
 
 impl fmt::Display for Attempt {
@@ -99,7 +118,8 @@ fn reason_of(answer: &str) -> Reason {
 
 /// The most exact thing to do next that reason and attempts together give.
 pub(crate) fn hint_from(reason: Reason, attempts: &Attempts) -> String {
-    let named = || attempts.refused().find(|attempt| attempt.source.is_some());
+    let named = || attempts.refused().find(|attempt| attempt.source.is_some() && !attempt.is_passed_over());
+    let passed_over = || attempts.refused().find(|attempt| attempt.is_passed_over());
     let advice = match reason {
         Reason::Denied => named().map(|attempt| {
             let who = attempt.user.as_deref().map_or_else(|| "the account".to_owned(), |user| format!("user {user}"));
@@ -115,6 +135,10 @@ pub(crate) fn hint_from(reason: Reason, attempts: &Attempts) -> String {
         }),
         _ => None,
     };
+    let advice = advice.or_else(|| {
+        let source = passed_over().filter(|_| matches!(reason, Reason::Denied | Reason::Unauthorized))?;
+        Some(format!("{} gave no credential: see to that first", source.source.as_deref().unwrap_or_default()))
+    });
     advice.unwrap_or_else(|| reason.hint().to_owned())
 }
 
@@ -152,5 +176,18 @@ mod tests {
             assert!(hint.contains(want), "{hint}");
         }
         assert_eq!(hint_from(Reason::Unauthorized, Attempts::NONE), Reason::Unauthorized.hint());
+    }
+
+    #[test]
+    fn what_was_passed_over_is_hinted_at_when_nothing_else_was_refused() {
+        let origin = windlass_core::keyring::Origin::Cloud { name: "ecr".to_owned() };
+        let skipped = Skipped { origin, key: String::new(), why: "the STS refused".to_owned() };
+        let attempt = Attempt::passed_over(&skipped);
+        assert_eq!(attempt.to_string(), "cloud ecr: the STS refused");
+        let alone = Attempts(vec![attempt.clone()]);
+        assert!(hint_from(Reason::Unauthorized, &alone).starts_with("cloud ecr gave no credential"));
+        assert_eq!(hint_from(Reason::NoSpace, &alone), Reason::NoSpace.hint());
+        let beside = Attempts(vec![attempt, secret("401", Reason::Unauthorized)]);
+        assert!(hint_from(Reason::Unauthorized, &beside).contains("user ci"));
     }
 }

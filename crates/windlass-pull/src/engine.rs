@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 use windlass_core::backoff::Backoff;
-use windlass_core::keyring::{Candidate, Mode, PullSecret};
+use windlass_core::keyring::{Candidate, Mode, PullSecret, Skipped};
 use windlass_core::manifest::DocumentLimits;
 use windlass_core::platform::Platform;
 use windlass_core::reference::Reference;
@@ -16,6 +16,7 @@ use windlass_distribution::{Client, Renewal, Repository};
 use windlass_store::{PullRecords, Store};
 
 use crate::PullError;
+use crate::attempt::Attempt;
 use crate::board::Board;
 use crate::flight::Flights;
 use crate::image_size::ImageLimits;
@@ -142,12 +143,20 @@ pub(crate) struct Login {
     pub(crate) candidates: Vec<Candidate>,
     /// Where a newer one comes from; nowhere for what a caller gave.
     pub(crate) renewal: Option<Renewal>,
+    /// Sources that gave none, for the error of a pull that fails for lack of one.
+    pub(crate) passed_over: Vec<Attempt>,
 }
 
 impl Login {
     /// Credentials that a caller gave; there are no others.
     pub(crate) fn given(candidates: Vec<Candidate>) -> Login {
-        Login { candidates, renewal: None }
+        Login { candidates, renewal: None, passed_over: Vec::new() }
+    }
+
+    /// The same, with the sources that gave none.
+    pub(crate) fn passing_over(mut self, skipped: &[Skipped]) -> Login {
+        self.passed_over = skipped.iter().map(Attempt::passed_over).collect();
+        self
     }
 }
 
@@ -253,7 +262,7 @@ impl Inner {
                 found.candidates.into_iter().find(same)
             })
         });
-        Login { candidates, renewal: Some(renewal) }
+        Login { candidates, renewal: Some(renewal), passed_over: Vec::new() }
     }
 
     /// A session with the registry of a reference.

@@ -17,7 +17,7 @@ use windlass_credentials::CredentialsError;
 use windlass_distribution::FetchError;
 use windlass_store::StoreError;
 
-use crate::attempt::{Attempts, hint_from};
+use crate::attempt::{Attempt, Attempts, hint_from};
 use crate::workload::WorkloadError;
 
 /// The error of every call of the engine.
@@ -214,6 +214,14 @@ impl PullError {
             | PullError::Canceled
             | PullError::Internal(_) => Attempts::NONE,
         }
+    }
+
+    /// The same error, with sources that gave no credential before the first try; only a registry's refusal tells of them.
+    pub(crate) fn after(mut self, passed_over: Vec<Attempt>) -> PullError {
+        if let PullError::Fetch { attempts, .. } = &mut self {
+            attempts.0.splice(0..0, passed_over);
+        }
+        self
     }
 
     /// What to do next, one line without a full stop.

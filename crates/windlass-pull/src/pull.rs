@@ -46,7 +46,8 @@ impl Engine {
             Credentials::Sources => {
                 let nobody = ForWhom::default();
                 let found = engine.credentials(&reference, &nobody, request.mode).await?;
-                engine.login(&reference, found.candidates, nobody, request.mode)
+                let login = engine.login(&reference, found.candidates, nobody, request.mode);
+                login.passing_over(&found.skipped)
             }
         };
         pull(engine, reference, login, request.mode, &request.options, &events).await
@@ -57,15 +58,17 @@ impl Engine {
 pub(crate) async fn pull(
     engine: &Inner,
     reference: Reference,
-    login: Login,
+    mut login: Login,
     mode: Mode,
     options: &PullOptions,
     events: &Events,
 ) -> Result<PullReport, PullError> {
+    let passed_over = std::mem::take(&mut login.passed_over);
     let repository = engine.open(&reference, login, mode);
     let origin = Origin::Registry { repository: Arc::new(repository), reference: reference.clone() };
     let row = Arc::new(engine.board.begin(reference.as_typed()));
     let result = pull_from(engine, origin, reference, options, &events.on_board(&row)).await;
+    let result = result.map_err(|error| error.after(passed_over));
     row.end(&result);
     match &result {
         Ok(report) => events.finished(report.id.clone(), report.outcome),

@@ -114,6 +114,23 @@ fn a_cloud_is_asked_only_for_its_own_registries() {
 }
 
 #[test]
+fn a_cloud_that_refuses_is_named_by_the_failed_pull() {
+    let scene = scene();
+    for (way, service, trouble, words) in [
+        (Way::AwsKeys, Service::Ecr, Trouble::Refused, "ecr:GetAuthorizationToken"),
+        (Way::AwsWebIdentity, Service::Sts, Trouble::Refused, "AccessDenied"),
+        (Way::GoogleMachine, Service::GceMetadata, Trouble::Refused, "metadata server"),
+    ] {
+        scene.clouds.disturb(On::service(service), trouble);
+        let setup = scene.clouds.setup(way);
+        let answer = scene.pull(&setup, &[], &[&setup.image]);
+        assert_ne!(answer.code(), Some(0), "{answer}");
+        assert!(answer.stderr.contains(words), "{way:?}: {answer}");
+        scene.clouds.calm();
+    }
+}
+
+#[test]
 fn troubles_that_pass_do_not_stop_a_pull() {
     let scene = scene();
     for (way, service, trouble) in [
