@@ -122,7 +122,8 @@ section! {
         /// Whether Azure's registries are asked in the same way. `auto`: on a machine of Azure, where `azureConfig` is set,
         /// and where `AZURE_CLIENT_ID` is with a secret or a token file.
         acr: Switch = "acr" or Switch::default();
-        /// Azure's `azure.json`, which says whose identity asks.
+        /// Azure's `azure.json`, which says whose identity asks. Where no variable does either, `/etc/kubernetes/azure.json`
+        /// counts if it can be read.
         azure_config: Option<PathBuf> = "azureConfig" or None;
         /// Where Azure's metadata server is, for emulators.
         azure_imds: Option<String> = "azureImds" or None;

@@ -3,6 +3,7 @@
 //! Invariant: `a_cloud_is_asked_where_it_is_at_home`.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,6 +23,9 @@ use super::chain;
 use super::client::proxy_of_environment;
 use crate::config::node::{Logins, Node, Switch};
 use crate::failure::Failure;
+
+/// Where nodes of Azure have the file of their cloud provider.
+const AZURE_FILE: &str = "/etc/kubernetes/azure.json";
 
 type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
@@ -90,7 +94,9 @@ fn built_in(cloud: Cloud, node: &Node, environment: Environment) -> Result<Built
 
 fn azure(logins: &Logins, environment: Environment) -> Result<AzureSettings, CloudError> {
     let mut settings = AzureSettings::from_environment(environment)?;
-    if let Some(file) = &logins.azure_config {
+    // Nodes have several identities; their own file says which of them may pull. Only root may read it.
+    let usual = || (!settings.names_identity() && File::open(AZURE_FILE).is_ok()).then(|| Path::new(AZURE_FILE));
+    if let Some(file) = logins.azure_config.as_deref().or_else(usual) {
         settings = settings.node_file("credentials.azureConfig", file)?;
     }
     if let Some(place) = &logins.azure_imds {
