@@ -43,8 +43,7 @@ fn slow_line(to: SocketAddr) -> SocketAddr {
 /// Carries bytes until one end closes; with a turn, slowly.
 fn carry(mut from: TcpStream, mut to: TcpStream, turn: Option<&Mutex<()>>) {
     let mut piece = [0; 16 * 1024];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut piece) else { break };
+    while let Ok(read @ 1..) = from.read(&mut piece) {
         if let Some(turn) = turn {
             let _mine = turn.lock().unwrap_or_else(PoisonError::into_inner);
             std::thread::sleep(Duration::from_secs_f64(read as f64 / BYTES_PER_SECOND as f64));
