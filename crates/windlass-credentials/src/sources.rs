@@ -106,9 +106,11 @@ impl CredentialSources {
     /// Forgets the answer that a candidate came from, after the registry refused it with 401. Says whether asking again
     /// can help; whoever asks again does so once for each refusal, lest a login that is always wrong is asked for for ever.
     pub fn refused(&self, reference: &Reference, candidate: &Candidate) -> RefusedOutcome {
-        if let Origin::Helper { .. } = candidate.origin {
-            let forgot = self.helpers.forget(reference.host());
-            return if forgot { RefusedOutcome::AskAgain } else { RefusedOutcome::Fixed };
+        match &candidate.origin {
+            Origin::Helper { .. } if self.helpers.forget(reference.host()) => return RefusedOutcome::AskAgain,
+            // The next look finds what has been written there since.
+            Origin::File { .. } => return RefusedOutcome::AskAgain,
+            _ => {}
         }
         let plugins = self.plugins.as_ref().map(|set| set.slots()).unwrap_or_default();
         let suspects: Vec<_> =

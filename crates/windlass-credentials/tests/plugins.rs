@@ -303,6 +303,24 @@ async fn a_directory_is_one_configuration() {
 }
 
 #[tokio::test]
+async fn only_so_many_run_at_once() {
+    // Each notes how many there are while it runs.
+    let login = answer(r#""cacheKeyType":"Image","auth":{"r.io":{"username":"u","password":"p"}}"#);
+    let script =
+        format!("mkdir $DIR/live/$$; ls $DIR/live | wc -l >> $DIR/seen; sleep 0.05; rmdir $DIR/live/$$; {login}");
+    let scene = Scene::new(&[one("", &script)]);
+    fs::create_dir(scene.path("live")).expect("a directory");
+    let sources = scene.builder().build();
+    let images: Vec<String> = (0..40).map(|n| format!("r.io/{n}")).collect();
+    let asks: Vec<_> = images.iter().map(|image| ask(&sources, image)).collect();
+    let found = futures_util::future::join_all(asks).await;
+    assert!(found.iter().all(|lookup| users(lookup) == ["u"]));
+    let seen = fs::read_to_string(scene.path("seen")).expect("a list");
+    let most = seen.lines().filter_map(|line| line.trim().parse::<usize>().ok()).max();
+    assert!(most.is_some_and(|most| most <= 16) && seen.lines().count() == 40, "{seen}");
+}
+
+#[tokio::test]
 async fn a_configuration_that_does_not_do_what_is_meant_is_told() {
     let login = answer(r#""cacheKeyType":"Image","auth":{"other.io":{"username":"u","password":"p"}}"#);
     let scene = Scene::new(&[one("matchImages: ['*.io/*', r.io]", &login)]);

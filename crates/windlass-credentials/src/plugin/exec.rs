@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use windlass_core::keyring::Credential;
 use windlass_core::provider::{
     ANSWER_BYTES_MAX, AnswerError, ExecProvider, ProviderAnswer, STDERR_BYTES_MAX, TokenCacheType, mask, read_answer,
@@ -16,6 +17,9 @@ use windlass_core::reason::Reason;
 use super::PluginSettings;
 use crate::process::{Run, RunErrorKind, run};
 use crate::provider::{Answering, Provider, ProviderError, ProviderRequest};
+
+/// Most runs of one program at the same time; a node that starts a hundred pods does not start a hundred of them.
+const RUNS_AT_ONCE: usize = 16;
 
 /// Why a program gave no answer. Its standard error is masked, its output never shown.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +87,7 @@ pub(crate) struct ExecPlugin {
     environment: Vec<(OsString, OsString)>,
     timeout: Duration,
     last: Mutex<LastRun>,
+    places: Semaphore,
 }
 
 impl std::fmt::Debug for ExecPlugin {
@@ -101,6 +106,7 @@ impl ExecPlugin {
             environment: inherited.chain(own).collect(),
             timeout: config.timeout.unwrap_or(settings.timeout),
             last: Mutex::default(),
+            places: Semaphore::new(RUNS_AT_ONCE),
             config,
         }
     }
@@ -120,6 +126,8 @@ impl ExecPlugin {
             &request.image.repository(),
             account.map(|account| (&account.token, &account.annotations)),
         );
+        // Waiting does not count as its time. The semaphore is never closed.
+        let _place = self.places.acquire().await;
         let ran = run(Run {
             program: self.program.clone(),
             args: self.config.args.iter().map(OsString::from).collect(),
