@@ -19,7 +19,7 @@ pub fn run(bytes: &[u8]) {
     let loose: Vec<Option<Value>> = parts.iter().map(|part| serde_json::from_slice(part).ok()).collect();
     match read_provider_files(&files) {
         Ok(config) => accepted(&config, &loose),
-        Err(problems) => refused(&problems, &loose),
+        Err(problems) => refused(&problems, &loose, &parts),
     }
     assert_eq!(config_hash(parts.iter().copied()).len(), "sha256:".len() + 64);
 }
@@ -73,7 +73,7 @@ fn provider(provider: &ExecProvider) {
     assert_eq!(keys.len(), different.len());
 }
 
-fn refused(problems: &[ConfigProblem], loose: &[Option<Value>]) {
+fn refused(problems: &[ConfigProblem], loose: &[Option<Value>], parts: &[&[u8]]) {
     assert!(!problems.is_empty());
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     for told in &told {
@@ -82,7 +82,10 @@ fn refused(problems: &[ConfigProblem], loose: &[Option<Value>]) {
     let texts: Vec<String> = loose.iter().flatten().flat_map(values).collect();
     // Names of fields, of annotations and whatever else a message may repeat is shown.
     let shown: Vec<String> = loose.iter().flatten().map(without_values).collect();
-    let shown: Vec<&str> = shown.iter().map(String::as_str).chain([MESSAGES]).collect();
+    // What is no JSON is not read here, so its field names are not told from its values.
+    let others = parts.iter().zip(loose).filter(|(_, loose)| loose.is_none());
+    let others: Vec<String> = others.map(|(part, _)| String::from_utf8_lossy(part).into_owned()).collect();
+    let shown: Vec<&str> = shown.iter().chain(&others).map(String::as_str).chain([MESSAGES]).collect();
     assert_hidden(&told.join(" "), texts.iter().map(String::as_str), &shown);
 }
 

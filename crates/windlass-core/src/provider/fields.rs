@@ -69,8 +69,10 @@ impl<'a> Fields<'a> {
     /// Ends; what was not taken is unknown.
     pub(super) fn end(self, problems: &mut Vec<ConfigProblem>) {
         for (name, _) in &self.left {
-            let shown: String = name.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-            problems.push(ConfigProblem::new(self.place(&shown), "is not a field of this version"));
+            // A name that is none may be half of a value that was quoted badly.
+            let is_name = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+            let shown = if is_name { name } else { "(withheld)" };
+            problems.push(ConfigProblem::new(self.place(shown), "is not a field of this version"));
         }
     }
 }
