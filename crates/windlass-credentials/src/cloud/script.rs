@@ -1,6 +1,7 @@
 //! A scripted server for the tests of this crate: each request is kept, each answer is what the test says.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -170,6 +171,20 @@ async fn read(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Opt
             return None;
         }
     }
+}
+
+/// A certificate for one name, of an authority whose certificate is written to a file.
+pub(crate) fn certified(name: &str, ca_file: &Path) -> Arc<rustls::ServerConfig> {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(ca_file, ca.pem()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+    config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key.into()).unwrap().into()
 }
 
 /// A transport without proxies.

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use windlass_core::reference::Reference;
 
 use super::*;
-use crate::cloud::script::{Reply, Script, Seen, web};
+use crate::cloud::script::{Reply, Script, Seen, certified, web};
 use crate::provider::ServiceAccountToken;
 
 const HOST: &str = "contoso.azurecr.io";
@@ -301,20 +301,6 @@ fn a_login_is_kept_for_less_than_its_life() {
         assert_eq!(kept_for(&token(life), now), Duration::from_secs(want), "{life}");
     }
     assert_eq!(kept_for(&Secret::from("opaque"), now), CACHE_MAX);
-}
-
-/// A certificate for one name, of an authority whose certificate is written to a file.
-fn certified(name: &str, ca_file: &std::path::Path) -> std::sync::Arc<rustls::ServerConfig> {
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
-    std::fs::write(ca_file, ca.pem()).unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
-    config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key.into()).unwrap().into()
 }
 
 #[tokio::test]

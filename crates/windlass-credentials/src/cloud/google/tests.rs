@@ -1,7 +1,9 @@
 //! Google against scripted servers.
 
+use windlass_distribution::web::WebConfig;
+
 use super::*;
-use crate::cloud::script::{Reply, Script, Seen, web};
+use crate::cloud::script::{Reply, Script, Seen, certified, web};
 use crate::provider::ServiceAccountToken;
 
 const SCOPES: &str = "/computeMetadata/v1/instance/service-accounts/default/scopes?alt=json";
@@ -203,4 +205,22 @@ async fn a_document_of_the_metadata_answers_for_every_host_in_it() {
     assert!(flow(AuthFlow::DockerCfg).ask(&ask_for("nginx")).await.unwrap().auth.is_empty());
     let error = flow(AuthFlow::DockerCfgUrl).ask(&ask_for("quay.io/org/app")).await.unwrap_err().to_string();
     assert!(error.starts_with("google-dockercfg-url must be an https URL"), "{error}");
+}
+
+#[tokio::test]
+async fn a_document_is_fetched_from_where_the_metadata_point() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.crt");
+    let place = Script::start_tls(certified("127.0.0.1", &ca_file), |_, seen| {
+        assert_eq!((seen.target.as_str(), seen.header("metadata-flavor")), ("/logins?sig=x", ""));
+        Reply::new(200, r#"{"quay.io":{"auth":"dTpw"}}"#)
+    })
+    .await;
+    let url = format!("https://127.0.0.1:{}/logins?sig=x\n", place.port());
+    let script = Script::start(move |_, _| Reply::new(200, url.clone()).header("Metadata-Flavor", "Google")).await;
+    let config = WebConfig { ca_files: vec![ca_file], ..WebConfig::default() };
+    let settings = settings().flow(AuthFlow::DockerCfgUrl).metadata_at("test", &script.url()).unwrap();
+    let google = Google::new(settings, Web::new(&config).unwrap());
+    let answer = google.ask(&ask_for("quay.io/org/app")).await.unwrap();
+    assert_eq!(logins(&answer), [("quay.io".to_owned(), "u:p".to_owned())]);
 }
