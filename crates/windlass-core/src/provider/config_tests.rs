@@ -44,6 +44,20 @@ fn a_whole_configuration_is_read() {
 }
 
 #[test]
+fn no_debug_text_holds_a_secret() {
+    let text = config("v1", &format!(r#"{{{ECR},"env":[{{"name":"A","value":"canary"}}]}}"#));
+    let raw: Raw = serde_json::from_str(&text).expect("JSON");
+    let answer = r#"{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kubelet.k8s.io/v1",
+        "cacheKeyType":"Image","auth":{"r.io":{"username":"u","password":"canary"}}}"#;
+    let answer = crate::provider::read_answer(answer.as_bytes(), ExecVersion::V1).expect("a good answer");
+    let mut cache = crate::provider::AnswerCache::default();
+    let hour = Duration::from_secs(3600);
+    cache.store("r.io/app", None, std::sync::Arc::new(answer.clone()), hour, Duration::ZERO, 0.0);
+    let shown = format!("{raw:?} {:?} {answer:?} {cache:?}", read_config(&[(String::new(), raw.clone())]));
+    assert!(!shown.contains("canary") && shown.contains("r.io"), "{shown}");
+}
+
+#[test]
 fn every_problem_of_a_configuration_is_told_at_once() {
     let text = r#"{"kind":"Config","apiVersion":"kubelet.config.k8s.io/v2","extra":1,"providers":[
         {"name":"a/b","matchImages":["ok.io","h[a-z].io"],"defaultCacheDuration":"-1s","apiVersion":"v1","args":[1]},
