@@ -85,6 +85,7 @@ pub struct World {
     user: User,
     program: PathBuf,
     snapshots: Snapshots,
+    variables: Vec<(String, String)>,
 }
 
 impl Default for World {
@@ -116,7 +117,7 @@ impl World {
                 copy
             }
         };
-        let world = World { dir, user, program, snapshots: Snapshots::Default };
+        let world = World { dir, user, program, snapshots: Snapshots::Default, variables: Vec::new() };
         world.own(world.dir.path());
         for name in ["home", "tmp"] {
             fs::create_dir(world.path(name)).expect("a directory");
@@ -128,6 +129,11 @@ impl World {
     /// The same machine, on which layers are kept as this.
     pub fn keeping(self, snapshots: Snapshots) -> World {
         World { snapshots, ..self }
+    }
+
+    /// The same machine with more environment variables.
+    pub fn with(self, variables: impl IntoIterator<Item = (String, String)>) -> World {
+        World { variables: variables.into_iter().collect(), ..self }
     }
 
     /// Gives a path to the machine's user.
@@ -179,6 +185,7 @@ impl World {
         command.env("TMPDIR", self.path("tmp"));
         command.env("WINDLASS_ROOT", self.root()).env("WINDLASS_HOSTS_DIR", self.path("hosts"));
         self.snapshots.tell(&mut command);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.dir.path()).stdin(Stdio::null()).args(args);
         if self.user == User::Nobody {
             command.uid(NOBODY).gid(NOBODY);

@@ -145,3 +145,21 @@ fn troubles_that_pass_do_not_stop_a_pull() {
         scene.clouds.calm();
     }
 }
+
+#[test]
+fn credentials_tells_which_cloud_would_be_asked_and_what_the_registry_says() {
+    let scene = scene();
+    let setup = scene.clouds.setup(Way::AwsKeys);
+    let show = || {
+        let mut command: Command = scene.world.command(["credentials", &setup.image, "--verify", "-o", "json"]);
+        command.env("WINDLASS_HOSTS_DIR", scene.clouds.hosts_dir()).envs(setup.environment.iter().cloned());
+        answer(command, None)
+    };
+    let told = show();
+    assert_eq!(told.code(), Some(0), "{told}");
+    assert!(told.stdout.contains("cloud ecr") && told.stdout.contains("accepted"), "{told}");
+    scene.assert_no_secret("what is told", &format!("{}{}", told.stdout, told.stderr));
+    scene.clouds.disturb(On::service(Service::Ecr), Trouble::Refused);
+    let told = show();
+    assert!(told.stdout.contains("AccessDeniedException"), "{told}");
+}

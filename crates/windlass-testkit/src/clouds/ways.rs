@@ -61,6 +61,8 @@ pub enum Way {
 pub struct Request {
     /// Its token.
     pub token: Option<String>,
+    /// The audience that the token is for.
+    pub audience: String,
     /// Its annotations.
     pub annotations: Vec<(String, String)>,
 }
@@ -110,12 +112,6 @@ impl Setup {
 
     fn flag(mut self, name: &str, value: impl AsRef<str>) -> Setup {
         self.arguments.push(format!("{name}={}", value.as_ref()));
-        self
-    }
-
-    fn account(mut self, token: String, annotations: &[(&str, &str)]) -> Setup {
-        let annotations = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        self.request = Request { token: Some(token), annotations };
         self
     }
 }
@@ -240,14 +236,14 @@ impl Clouds {
             Way::AwsInstance => self.amazon(ECR_HOST),
             Way::AwsAccount => {
                 let annotations = [("eks.amazonaws.com/ecr-role-arn", ROLE)];
-                self.amazon(ECR_HOST).account(self.token("sts.amazonaws.com"), &annotations)
+                self.by_account(self.amazon(ECR_HOST), "sts.amazonaws.com", &annotations)
             }
             Way::GoogleMachine => self.google(),
-            Way::GoogleAccount => self
-                .google()
-                .flag("--identity-provider", google::PROVIDER)
-                .flag("--project-id", google::PROJECT)
-                .account(self.token(&google::pool()), &[("iam.gke.io/enable-wi-image-pull", "true")]),
+            Way::GoogleAccount => {
+                let setup = self.google().flag("--identity-provider", google::PROVIDER);
+                let setup = setup.flag("--project-id", google::PROJECT);
+                self.by_account(setup, &google::pool(), &[("iam.gke.io/enable-wi-image-pull", "true")])
+            }
             Way::AzureMachine => self.azure(ACR_HOST, &json!({ "useManagedIdentityExtension": true })),
             Way::AzureAssigned => self.assigned(azure::ASSIGNED),
             Way::AzureAssignedResource => self.assigned(azure::ASSIGNED_RESOURCE),
@@ -257,7 +253,7 @@ impl Clouds {
                     ("kubernetes.azure.com/acr-tenant-id", azure::TENANT),
                 ];
                 let setup = self.azure(ACR_HOST, &json!({ "useManagedIdentityExtension": true }));
-                setup.account(self.token(azure::AUDIENCE), &annotations)
+                self.by_account(setup, azure::AUDIENCE, &annotations)
             }
             Way::AzureSecret => {
                 let lines = json!({ "aadClientId": azure::CLIENT, "aadClientSecret": azure::CLIENT_SECRET });
@@ -349,6 +345,12 @@ impl Clouds {
     pub fn ca_file(&self) -> Option<PathBuf> {
         let tls = self.tls.as_ref()?;
         Some(self.file("ca.pem", &tls.ca_pem).into())
+    }
+
+    fn by_account(&self, mut setup: Setup, audience: &str, annotations: &[(&str, &str)]) -> Setup {
+        let annotations = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        setup.request = Request { token: Some(self.token(audience)), audience: audience.to_owned(), annotations };
+        setup
     }
 
     fn token(&self, audience: &str) -> String {
