@@ -4,6 +4,7 @@
 //! The clouds are those of the test kit: they verify what the real ones verify, and behind them is a registry that
 //! accepts exactly the logins that were given out.
 
+mod choice;
 mod daemon;
 mod pods;
 mod provider;

@@ -24,7 +24,11 @@ fn main() -> io::Result<()> {
         clouds.registry().host()
     )?;
     writeln!(out, "Files are in {}; they go with this program.\n", folder.display())?;
-    writeln!(out, "Source one of these, then run the command beside it, or `windlass pull $IMAGE`:\n")?;
+    writeln!(
+        out,
+        "Source one of these, then run the command beside it, or `windlass pull $IMAGE` (of Azure's ways only azure-secret: the \
+         others need flags that pull does not have):\n"
+    )?;
     for way in Way::ALL {
         let setup = clouds.setup(way);
         let request = folder.join(format!("{}.json", way.name()));
@@ -54,11 +58,18 @@ fn main() -> io::Result<()> {
 /// The variables, to be sourced by a shell.
 fn lines(clouds: &Clouds, setup: &Setup) -> String {
     // What an earlier file set would lead elsewhere.
-    let mut text =
-        String::from("unset $(env | sed -n 's/^\\(AWS_[A-Z0-9_]*\\|GCE_[A-Z_]*\\|AZURE_[A-Z_]*\\)=.*/\\1/p')\n");
+    let mut text = String::from(
+        "unset $(env | sed -n 's/^\\(\\(AWS\\|GCE\\|AZURE\\|WINDLASS_CREDENTIALS\\)_[A-Z0-9_]*\\)=.*/\\1/p')\n",
+    );
     let hosts = ("WINDLASS_HOSTS_DIR".to_owned(), clouds.hosts_dir().display().to_string());
     let image = ("IMAGE".to_owned(), setup.image.clone());
-    for (name, value) in setup.environment.iter().chain([&hosts, &image]) {
+    // A machine that is not in the cloud does not ask it by itself.
+    let on = match (setup.cloud, setup.arguments.first()) {
+        ("ecr", _) => ("WINDLASS_CREDENTIALS_ECR".to_owned(), "on".to_owned()),
+        ("acr", Some(file)) => ("WINDLASS_CREDENTIALS_AZURE_CONFIG".to_owned(), file.clone()),
+        _ => ("WINDLASS_CREDENTIALS_GCP".to_owned(), "on".to_owned()),
+    };
+    for (name, value) in setup.environment.iter().chain([&hosts, &image, &on]) {
         text.push_str(&format!("export {name}='{value}'\n"));
     }
     text
