@@ -131,6 +131,24 @@ fn a_cloud_that_refuses_is_named_by_the_failed_pull() {
 }
 
 #[test]
+fn an_image_for_everybody_needs_no_cloud() {
+    let scene = Scene::of(Clouds::start());
+    scene.clouds.place(&small("open").bundle(), "open/app", "v1");
+    for (way, service, trouble) in [
+        (Way::AwsPublic, Service::EcrPublic, Trouble::Refused),
+        (Way::AwsWebIdentity, Service::Sts, Trouble::Expired),
+        (Way::GoogleMachine, Service::GceMetadata, Trouble::Refused),
+    ] {
+        scene.clouds.disturb(On::service(service), trouble.clone());
+        let setup = scene.clouds.setup(way);
+        let answer = scene.pull(&setup, &[], &[&format!("{}/open/app:v1", setup.host())]);
+        assert_eq!(answer.code(), Some(0), "{way:?} {trouble:?}: {answer}");
+        assert!(scene.clouds.count(service) > 0, "{way:?}: it was asked");
+        scene.clouds.calm();
+    }
+}
+
+#[test]
 fn troubles_that_pass_do_not_stop_a_pull() {
     let scene = scene();
     for (way, service, trouble) in [

@@ -96,7 +96,8 @@ impl CloudsBuilder {
         let users = LiveUsers::default();
         let registry = TestRegistry::build().live_users(users.clone());
         let registry = if self.basic { registry.basic() } else { registry.bearer() };
-        let registry = registry.rule("authenticated", "**", &[Action::Pull]).start();
+        let registry = registry.rule("authenticated", "**", &[Action::Pull]);
+        let registry = registry.rule("anonymous", "open/**", &[Action::Pull]).start();
         let bound: Vec<(Service, Bound)> = Service::ALL.map(|service| (service, Bound::new())).into();
         let urls: BTreeMap<Service, String> = bound
             .iter()
@@ -211,7 +212,7 @@ impl Clouds {
         format!("server = \"{url}\"\n\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
     }
 
-    /// Puts an image into the registry; it is there under every host.
+    /// Puts an image into the registry; it is there under every host. Everybody may have those below `open/`.
     pub fn place(&self, bundle: &Bundle, repository: &str, tag: &str) {
         self.registry.place(bundle, repository, tag);
     }
