@@ -64,6 +64,15 @@ fn the_next_identity_is_not_taken_when_one_fails() {
 }
 
 #[test]
+fn a_program_brings_keys_only_where_that_is_allowed() {
+    let scene = Scene::new();
+    let mut setup = scene.clouds.setup(Way::AwsProfileProgram);
+    setup.arguments.clear();
+    scene.ask_as(&setup, VERSION).fails_with("--allow-credential-process");
+    assert!(scene.clouds.calls().is_empty(), "{:?}", scene.clouds.calls());
+}
+
+#[test]
 fn the_instance_is_left_alone_where_that_is_said() {
     let scene = Scene::new();
     let setup = with(scene.clouds.setup(Way::AwsInstance), "AWS_EC2_METADATA_DISABLED", "true".to_owned());

@@ -46,6 +46,7 @@ fn a_pull_logs_in_by_the_identity_that_is_here() {
         (Way::AwsProfile, None, ECR_USER),
         (Way::AwsProfileRole, None, ECR_USER),
         (Way::AwsProfileToken, None, ECR_USER),
+        (Way::AwsProfileProgram, Some(("WINDLASS_CREDENTIALS_ECR_CREDENTIAL_PROCESS", "true")), ECR_USER),
         (Way::AwsWebIdentity, None, ECR_USER),
         (Way::AwsContainer, None, ECR_USER),
         (Way::AwsContainerVariable, None, ECR_USER),

@@ -26,6 +26,8 @@ pub enum Way {
     AwsProfileRole,
     /// Amazon: a profile that takes a role with a token in a file.
     AwsProfileToken,
+    /// Amazon: a profile whose keys a program brings.
+    AwsProfileProgram,
     /// Amazon: a role with a token in a file, both from variables (IRSA).
     AwsWebIdentity,
     /// Amazon: the end-point of a container, its token in a file (EKS Pod Identity).
@@ -118,11 +120,12 @@ impl Setup {
 
 impl Way {
     /// All of them.
-    pub const ALL: [Way; 18] = [
+    pub const ALL: [Way; 19] = [
         Way::AwsKeys,
         Way::AwsProfile,
         Way::AwsProfileRole,
         Way::AwsProfileToken,
+        Way::AwsProfileProgram,
         Way::AwsWebIdentity,
         Way::AwsContainer,
         Way::AwsContainerVariable,
@@ -155,6 +158,7 @@ impl Way {
             Way::AwsProfile => ("aws-profile", "Amazon: keys in a profile of the shared files"),
             Way::AwsProfileRole => ("aws-profile-role", "Amazon: a profile that takes a role with the keys of another"),
             Way::AwsProfileToken => ("aws-profile-token", "Amazon: a profile that takes a role with a token in a file"),
+            Way::AwsProfileProgram => ("aws-profile-program", "Amazon: a profile whose keys a program brings"),
             Way::AwsWebIdentity => ("aws-web-identity", "Amazon: a role with a token in a file (IRSA)"),
             Way::AwsContainer => ("aws-container", "Amazon: the end-point of a container (EKS Pod Identity)"),
             Way::AwsContainerVariable => ("aws-container-variable", "Amazon: the same, its token in a variable (ECS)"),
@@ -182,7 +186,7 @@ impl Way {
     /// The service that gives the identity, as far as one is asked.
     pub fn identity_service(self) -> Option<Service> {
         match self {
-            Way::AwsKeys | Way::AwsProfile | Way::AwsPublic | Way::AzureSecret => None,
+            Way::AwsKeys | Way::AwsProfile | Way::AwsProfileProgram | Way::AwsPublic | Way::AzureSecret => None,
             Way::AwsProfileRole | Way::AwsProfileToken | Way::AwsWebIdentity | Way::AwsAccount => Some(Service::Sts),
             Way::AwsContainer | Way::AwsContainerVariable => Some(Service::Container),
             Way::AwsInstance => Some(Service::Imds),
@@ -217,6 +221,15 @@ impl Clouds {
                 let config =
                     format!("[profile token]\nrole_arn = {ROLE}\nweb_identity_token_file = {}\n", token.display());
                 self.profile(self.amazon(ECR_HOST), "token", "", &config)
+            }
+            Way::AwsProfileProgram => {
+                let secret = self.shared.state().keys.lasting_secret().to_owned();
+                let keys = json!({ "Version": 1, "AccessKeyId": LASTING_KEY, "SecretAccessKey": secret });
+                let keys = self.file("program-keys.json", &keys.to_string());
+                let config = format!("[profile program]\ncredential_process = /bin/cat {keys}\n");
+                let mut setup = self.profile(self.amazon(ECR_HOST), "program", "", &config);
+                setup.arguments.push("--allow-credential-process".to_owned());
+                setup
             }
             Way::AwsWebIdentity => {
                 let token = self.token_file("web-identity-token", "sts.amazonaws.com");

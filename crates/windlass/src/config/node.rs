@@ -116,6 +116,9 @@ section! {
         /// Whether Amazon ECR is asked with the identity that is found here. `auto`: on a machine of Amazon, and where a
         /// variable of its tools names an identity.
         ecr: Switch = "ecr" or Switch::default();
+        /// Whether the program that `credential_process` of an Amazon profile names may run, with the rights of this
+        /// process.
+        ecr_credential_process: bool = "ecrCredentialProcess" or false;
         /// Whether Google's registries are asked in the same way. `auto`: on a machine of Google, and where
         /// `GCE_METADATA_HOST` is set.
         gcp: Switch = "gcp" or Switch::default();

@@ -11,7 +11,7 @@ use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
 use windlass_core::registryclass::{RegistryClass, classify};
 use windlass_credentials::cloud::CloudError;
-use windlass_credentials::cloud::aws::{Aws, AwsSettings};
+use windlass_credentials::cloud::aws::{Aws, AwsSettings, CredentialProcess};
 use windlass_credentials::cloud::azure::{Azure, AzureSettings};
 use windlass_credentials::cloud::detect::{Cloud, FIRMWARE, Firmware};
 use windlass_credentials::cloud::google::{Google, GoogleSettings};
@@ -64,7 +64,10 @@ fn built_in(cloud: Cloud, node: &Node, environment: Environment) -> Result<Built
     type Matches = Arc<dyn Fn(&Reference) -> bool + Send + Sync>;
     let (name, matches, provider): (&str, Matches, Arc<dyn Provider>) = match cloud {
         Cloud::Amazon => {
-            let settings = AwsSettings::from_environment(environment);
+            let mut settings = AwsSettings::from_environment(environment);
+            if node.logins.ecr_credential_process {
+                settings.credential_process = CredentialProcess::Allowed;
+            }
             let mut config = web(node);
             config.ca_files.extend(settings.ca_file());
             let is_ecr =

@@ -2,7 +2,7 @@
 
 use windlass_core::provider::ProviderAnswer;
 use windlass_core::registryclass::{RegistryClass, classify};
-use windlass_credentials::cloud::aws::{Aws, AwsSettings, NodeFallback};
+use windlass_credentials::cloud::aws::{Aws, AwsSettings, CredentialProcess, NodeFallback};
 use windlass_credentials::serve;
 
 use super::{Asking, Ignored, Problem};
@@ -16,6 +16,9 @@ pub(super) struct Args {
     /// Lets the node's identity stand in for a service account that brings a token, but no role.
     #[arg(long)]
     allow_node_fallback: bool,
+    /// Runs the program that `credential_process` of a profile names, with the rights of this process.
+    #[arg(long)]
+    allow_credential_process: bool,
     /// Where logins are asked for, private and public ones, for tests and private access.
     #[arg(long, value_name = "URL")]
     ecr_endpoint: Option<String>,
@@ -40,6 +43,9 @@ pub(super) fn answer(args: &Args, asking: &Asking<'_>) -> Result<ProviderAnswer,
     settings.imds_endpoint.clone_from(&args.imds_endpoint);
     if args.allow_node_fallback {
         settings.node_fallback = NodeFallback::Allowed;
+    }
+    if args.allow_credential_process {
+        settings.credential_process = CredentialProcess::Allowed;
     }
     let web = asking.web_with(settings.ca_file())?;
     asking.ask(&Aws::new(settings, web), request)

@@ -35,7 +35,7 @@ pub(super) async fn keys(ask: &Ask<'_>, named_by: &str, command: &str) -> Result
     match ask.settings.credential_process {
         CredentialProcess::Refused => {
             return Err(wrong(
-                "gets its keys from a credential_process, which is not run unless that is allowed".to_owned(),
+                "gets its keys from a credential_process, which is run only where --allow-credential-process or credentials.ecrCredentialProcess allows it".to_owned(),
             ));
         }
         CredentialProcess::Allowed => {}

@@ -284,7 +284,7 @@ async fn programs_run_only_where_that_was_allowed() {
     let answer = keys_json("$1-$HOME-$AWS_SESSION_TOKEN").replace('"', "\\\"").replace("Token\\\"", "SessionToken\\\"");
     let script = format!("touch '{}'; echo \"{answer}\"", mark.display());
     let error = by_program(folder.path(), &script, CredentialProcess::Refused).await.unwrap_err();
-    assert!(error.to_string().contains("not run unless that is allowed") && !mark.exists(), "{error}");
+    assert!(error.to_string().contains("only where --allow-credential-process") && !mark.exists(), "{error}");
     let keys = by_program(folder.path(), &script, CredentialProcess::Allowed).await.unwrap();
     assert_eq!((keys.access_key_id.as_str(), mark.exists()), ("it-/nowhere-", true));
     assert_eq!(keys.session_token, Some(Secret::from("t")));
