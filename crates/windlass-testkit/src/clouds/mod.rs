@@ -33,6 +33,7 @@ mod desk;
 mod google;
 mod places;
 mod settings;
+mod setups;
 #[cfg(test)]
 mod tests;
 mod trouble;
