@@ -244,6 +244,33 @@ fn health_is_told_in_one_word_or_check_by_check() {
 }
 
 #[test]
+fn a_login_that_ended_is_asked_for_again_for_a_daemon_too() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let registry = TestRegistry::build().basic().user("ci", "login-2", "team/*", &[Action::Pull]).start();
+    let reference = registry.place(&small("one").bundle(), "team/app", "1");
+    let world = World::new();
+    world.speaks_http(&registry.host());
+    let _node = world.node("");
+    // Each answer of the helper is another login; the first one is over by the time it is used.
+    std::fs::create_dir(world.path("bin")).unwrap();
+    let count = world.path("count").display().to_string();
+    world.file(
+        "bin/docker-credential-counting",
+        &format!(
+            "#!/bin/sh\necho x >> {count}\nprintf '{{\"Username\":\"ci\",\"Secret\":\"login-%d\"}}' $(wc -l < {count})\n"
+        ),
+    );
+    let program = world.path("bin/docker-credential-counting");
+    std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::create_dir(world.path(".docker")).unwrap();
+    world.file(".docker/config.json", &format!("{{\"credHelpers\":{{\"{}\":\"counting\"}}}}", registry.host()));
+    let path = format!("{}:/usr/bin:/bin", world.path("bin").display());
+    world.run(["pull", &reference]).env("PATH", &path).succeeds();
+    assert_eq!(std::fs::read_to_string(world.path("count")).unwrap().lines().count(), 2);
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let world = World::new();
     let (_registry, reference) = stalled(&world);

@@ -12,10 +12,10 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use windlass_core::keyring::Mode;
+use windlass_core::keyring::{Candidate, Mode};
 use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
-use windlass_credentials::CredentialSources;
+use windlass_credentials::{CredentialSources, RefusedOutcome};
 use windlass_node::NodeLock;
 use windlass_node::client::{Answer, ClientError, NodeClient};
 use windlass_node::wire::{EnsureAsk, EnsureLine, GivenCandidate, GivenLookup, Line, ManifestFile, PullAsk, Refusal};
@@ -59,7 +59,7 @@ impl Beside {
         }))
     }
 
-    /// Makes an image present.
+    /// Makes an image present. A login that ended meanwhile is asked for again, once; what the daemon has by then stays.
     pub(crate) async fn pull(
         &self,
         image: &str,
@@ -69,18 +69,38 @@ impl Beside {
         let what = format!("cannot pull {image}");
         let failed = |error: PullError| pull_failure(&what, &error);
         let reference = Reference::parse(image).map_err(|error| failed(PullError::Reference(error)))?;
-        let found = self.sources.candidates(&reference, &[], Mode::Windlass).await;
-        let found = found.map_err(|source| failed(PullError::Credentials { source: Box::new(source) }))?;
-        let ask = PullAsk {
-            image: image.to_owned(),
-            platform: self.platform.clone(),
-            candidates: found.candidates.iter().map(GivenCandidate::from).collect(),
-        };
-        match last(self.client.pull(&ask), cancel, sink, &what).await? {
-            Line::Pulled { report } => Ok((*report).into()),
-            Line::Failed { failure } => Err(refused(&what, &failure)),
-            Line::Event { .. } | Line::Ensured { .. } | Line::Alive => Err(strange(&what)),
+        let mut before: Option<(Vec<Candidate>, Failure)> = None;
+        loop {
+            let found = self.sources.candidates(&reference, &[], Mode::Windlass).await;
+            let found = found.map_err(|source| failed(PullError::Credentials { source: Box::new(source) }))?;
+            if let Some((candidates, failure)) = before.take_if(|(candidates, _)| *candidates == found.candidates) {
+                tracing::debug!(count = candidates.len(), "asking again gave the same logins");
+                return Err(failure);
+            }
+            let ask = PullAsk {
+                image: image.to_owned(),
+                platform: self.platform.clone(),
+                candidates: found.candidates.iter().map(GivenCandidate::from).collect(),
+            };
+            match last(self.client.pull(&ask), cancel, sink, &what).await? {
+                Line::Pulled { report } => return Ok((*report).into()),
+                Line::Failed { failure } => {
+                    let is_refused = matches!(failure.reason(), Reason::Unauthorized | Reason::Denied);
+                    let failure = refused(&what, &failure);
+                    if before.is_some() || !is_refused || !self.forget(&reference, &found.candidates) {
+                        return Err(failure);
+                    }
+                    before = Some((found.candidates, failure));
+                }
+                Line::Event { .. } | Line::Ensured { .. } | Line::Alive => return Err(strange(&what)),
+            }
         }
+    }
+
+    /// Forgets the answers that these came from; says whether asking again can help.
+    fn forget(&self, reference: &Reference, refused: &[Candidate]) -> bool {
+        let outcomes = refused.iter().map(|candidate| self.sources.refused(reference, candidate));
+        outcomes.filter(|outcome| *outcome == RefusedOutcome::AskAgain).count() > 0
     }
 
     /// Does what the kubelet would do for every container of some pods; `images` are those that they name.
