@@ -267,8 +267,10 @@ fn what_others_change_in_containerd_is_repeated_here() {
         let copy = format!("{}/copy:2", rig.registry.host());
         rig.ctr(&["images", "tag", &first, &copy]);
         within_a_second(eventually("the new name", async || find(&copy).as_ref() == Some(&first_id)).await);
+        rig.knows(&copy, first_id.as_str()).await;
         rig.ctr(&["images", "tag", "--force", &second, &copy]);
         within_a_second(eventually("the moved name", async || find(&copy).as_ref() == Some(&second_id)).await);
+        rig.knows(&copy, second_id.as_str()).await;
         rig.ctr(&["images", "rm", &copy]);
         within_a_second(eventually("the removed name", async || find(&copy).is_none()).await);
         assert_eq!(find(&second).as_ref(), Some(&second_id));

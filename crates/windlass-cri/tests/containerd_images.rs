@@ -128,7 +128,7 @@ fn what_other_hands_do_to_the_store_is_told_to_containerd() {
         let rig = Rig::start(&home).await;
         let daemon = Daemon::start(&rig);
         let first = rig.registry.place(&stacked("first", 2).bundle(), "first", "1");
-        daemon.pull(&first).await.unwrap();
+        let first_id = daemon.pull(&first).await.unwrap();
 
         let name = rig.registry.place(&stacked("second", 30).bundle(), "second", "1");
         let id = rig.pull(&name, SnapshotFormat::Auto).await;
@@ -154,6 +154,7 @@ fn what_other_hands_do_to_the_store_is_told_to_containerd() {
         rig.ctr(&["images", "tag", &first, &copy]);
         let took = eventually("a name of containerd", async || daemon.shown(&copy).await.is_some()).await;
         assert!(took.as_secs_f32() < 1.0, "{took:?}");
+        rig.knows(&copy, &first_id).await;
         rig.ctr(&["images", "rm", &copy]);
         let took = eventually("a removed name", async || daemon.shown(&copy).await.is_none()).await;
         assert!(took.as_secs_f32() < 1.0, "{took:?}");

@@ -197,6 +197,13 @@ impl Rig {
         ImageServiceClient::new(Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector))
     }
 
+    /// Waits until containerd's CRI shows the image by this name. It labels a record some time after that came, and makes
+    /// one anew that went meanwhile.
+    pub async fn knows(&self, image: &str, id: &str) {
+        let is_known = async || self.shown(image).await.is_some_and(|found| found.id == id);
+        eventually("containerd's CRI knows the name", is_known).await;
+    }
+
     /// The image as containerd's CRI shows it.
     pub async fn shown(&self, image: &str) -> Option<v1::Image> {
         let image = Some(v1::ImageSpec { image: image.to_owned(), ..v1::ImageSpec::default() });

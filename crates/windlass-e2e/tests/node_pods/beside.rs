@@ -77,6 +77,8 @@ pub(crate) fn what_other_hands_remove_or_tag_is_noticed_soon(scene: &Scene) {
     ctr(scene, &["images", "tag", &reference, &other]);
     let tagged = || ours.status(&other).expect("an answer").filter(|image| image.id == id);
     until(NOTICE_LIMIT, tagged).expect("ours knows the tag");
+    // containerd's CRI labels the record some time after it came, and makes it anew where it went meanwhile.
+    until(NOTICE_LIMIT, || theirs.status(&other).expect("an answer")).expect("containerd's CRI knows the tag");
     ctr(scene, &["images", "rm", &other]);
     until(NOTICE_LIMIT, || ours.status(&other).expect("an answer").is_none().then_some(())).expect("it is gone");
     assert!(ours.status(&reference).expect("an answer").is_some(), "the other name stays");
