@@ -66,8 +66,14 @@ pub(crate) struct Handing {
 }
 
 impl Handing {
-    /// Takes in what the store holds, of which `entries` are whole; answers with those that containerd knows.
-    pub(crate) fn look(&mut self, ids: &BTreeSet<Digest>, entries: Vec<ImageEntry>) -> Vec<ImageEntry> {
+    /// Takes in what the store holds, of which `entries` are whole; answers with those that containerd knows. Names that
+    /// are `heard` came from there.
+    pub(crate) fn look(
+        &mut self,
+        ids: &BTreeSet<Digest>,
+        entries: Vec<ImageEntry>,
+        heard: impl Fn(&str) -> bool,
+    ) -> Vec<ImageEntry> {
         let Some(known) = &mut self.known else {
             self.known = Some(entries.iter().map(|entry| (entry.id.clone(), Told::of(entry))).collect());
             return entries;
@@ -83,6 +89,7 @@ impl Handing {
             match known.get_mut(&entry.id) {
                 None => drop(self.to_do.insert(entry.id, Task::HandOver)),
                 Some(before) => {
+                    before.names.extend(now.names.iter().filter(|name| heard(name)).cloned());
                     if now.adds_to(before) {
                         self.to_do.insert(entry.id.clone(), Task::HandOver);
                     } else {
@@ -149,7 +156,11 @@ mod tests {
     /// The tags that are shown.
     fn look(handing: &mut Handing, entries: &[ImageEntry]) -> Vec<String> {
         let ids = entries.iter().map(|entry| entry.id.clone()).collect();
-        handing.look(&ids, entries.to_vec()).into_iter().flat_map(|entry| entry.repo_tags).collect()
+        handing
+            .look(&ids, entries.to_vec(), |name| name == "heard:1")
+            .into_iter()
+            .flat_map(|entry| entry.repo_tags)
+            .collect()
     }
 
     fn id(marker: &str) -> Digest {
@@ -175,6 +186,8 @@ mod tests {
         look(&mut handing, &[entry("a", &["a:1", "a:2"])]);
         assert_eq!(look(&mut handing, &[entry("a", &["a:1"])]), ["a:1"], "a name that went");
         assert_eq!(handing.due(now), []);
+        assert_eq!(look(&mut handing, &[entry("a", &["a:1", "heard:1"])]), ["a:1", "heard:1"]);
+        assert_eq!(handing.due(now), [], "containerd said it itself");
         let more = entry("a", &["a:1", "a:3"]);
         assert_eq!(
             look(&mut handing, std::slice::from_ref(&more)),
@@ -195,7 +208,7 @@ mod tests {
         // Damaged: not shown, and not taken back either.
         look(&mut handing, std::slice::from_ref(&more));
         handing.told(&id("a"), Told::of(&more));
-        assert_eq!(handing.look(&BTreeSet::from([id("a")]), Vec::new()), []);
+        assert_eq!(handing.look(&BTreeSet::from([id("a")]), Vec::new(), |_| false), []);
         assert_eq!(handing.due(now), []);
     }
 

@@ -20,10 +20,13 @@ impl Handover {
             (Ok(_), _, Some(_)) => Ok(Mirrored::Same),
             (Ok(image), _, None) => self.repeat_removal(&image, at).await,
             (Err(_), Some((_, name)), Some(target)) => {
+                // Before it is in the store: whoever sees it there must know whose it is.
+                self.inner.heard().insert(name.to_string());
                 let store = self.inner.store.clone();
                 blocking(move || Ok(store.mirror_name(&name, &target, at)?)).await
             }
             (Err(_), Some((reference, name)), None) => {
+                self.inner.heard().remove(&name.to_string());
                 let store = self.inner.store.clone();
                 let (image, done) = blocking(move || {
                     let image = store.find_reference(&reference)?.map(|image| image.id);

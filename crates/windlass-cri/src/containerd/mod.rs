@@ -39,8 +39,9 @@ mod remove;
 mod runtime;
 mod watch;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use windlass_core::digest::Digest;
@@ -92,6 +93,8 @@ struct Inner {
     leases: Leases,
     locks: ImageLocks,
     targets: Targets,
+    /// Names that others gave in containerd and that are here since: nobody has to be told of them.
+    heard: Mutex<HashSet<String>>,
 }
 
 impl Handover {
@@ -108,7 +111,13 @@ impl Handover {
         let client = Client::new(&config.socket, &config.namespace)?;
         let snapshotter = config.snapshotter.clone();
         let (leases, locks, targets) = (Leases::default(), ImageLocks::default(), Targets::default());
-        Ok(Handover { inner: Arc::new(Inner { client, store, snapshotter, leases, locks, targets }) })
+        let heard = Mutex::default();
+        Ok(Handover { inner: Arc::new(Inner { client, store, snapshotter, leases, locks, targets, heard }) })
+    }
+
+    /// Whether a name came from containerd. To hand such a one over would make it anew where somebody removes it just then.
+    pub(crate) fn has_heard(&self, name: &str) -> bool {
+        self.inner.heard().contains(name)
     }
 
     /// containerd's version.
@@ -177,6 +186,12 @@ impl Handover {
             records::put(client, record, plan.pinned).await?;
         }
         Ok(())
+    }
+}
+
+impl Inner {
+    fn heard(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
