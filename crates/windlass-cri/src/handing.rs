@@ -66,13 +66,13 @@ pub(crate) struct Handing {
 }
 
 impl Handing {
-    /// Takes in what the store holds, of which `entries` are whole; answers with those that containerd knows. Names that
-    /// are `heard` came from there.
+    /// Takes in what the store holds, of which `entries` are whole; answers with those that containerd knows. `heard` says
+    /// to which manifest or index a name leads there by its own word.
     pub(crate) fn look(
         &mut self,
         ids: &BTreeSet<Digest>,
         entries: Vec<ImageEntry>,
-        heard: impl Fn(&str) -> bool,
+        heard: impl Fn(&str) -> Option<Digest>,
     ) -> Vec<ImageEntry> {
         let Some(known) = &mut self.known else {
             self.known = Some(entries.iter().map(|entry| (entry.id.clone(), Told::of(entry))).collect());
@@ -89,7 +89,11 @@ impl Handing {
             match known.get_mut(&entry.id) {
                 None => drop(self.to_do.insert(entry.id, Task::HandOver)),
                 Some(before) => {
-                    before.names.extend(now.names.iter().filter(|name| heard(name)).cloned());
+                    let (manifest, index) = &entry.manifest;
+                    let said = |name: &&String| {
+                        heard(name).is_some_and(|target| target == *manifest || Some(&target) == index.as_ref())
+                    };
+                    before.names.extend(now.names.iter().filter(said).cloned());
                     if now.adds_to(before) {
                         self.to_do.insert(entry.id.clone(), Task::HandOver);
                     } else {
@@ -153,11 +157,14 @@ mod tests {
         }
     }
 
+    /// Names of images that are made of "manifest", as containerd has said itself.
+    const HEARD: [&str; 2] = ["heard:1", "moved:1"];
+
     /// The tags that are shown.
     fn look(handing: &mut Handing, entries: &[ImageEntry]) -> Vec<String> {
         let ids = entries.iter().map(|entry| entry.id.clone()).collect();
         handing
-            .look(&ids, entries.to_vec(), |name| name == "heard:1")
+            .look(&ids, entries.to_vec(), |name| HEARD.contains(&name).then(|| Digest::sha256(b"manifest")))
             .into_iter()
             .flat_map(|entry| entry.repo_tags)
             .collect()
@@ -188,6 +195,11 @@ mod tests {
         assert_eq!(handing.due(now), []);
         assert_eq!(look(&mut handing, &[entry("a", &["a:1", "heard:1"])]), ["a:1", "heard:1"]);
         assert_eq!(handing.due(now), [], "containerd said it itself");
+        // Of another image there: whoever moved the name did so here.
+        let moved = ImageEntry { manifest: (Digest::sha256(b"other"), None), ..entry("a", &["a:1", "moved:1"]) };
+        look(&mut handing, std::slice::from_ref(&moved));
+        assert_eq!(handing.due(now), [(id("a"), Task::HandOver)]);
+        handing.told(&id("a"), Told::of(&moved));
         let more = entry("a", &["a:1", "a:3"]);
         assert_eq!(
             look(&mut handing, std::slice::from_ref(&more)),
@@ -208,7 +220,7 @@ mod tests {
         // Damaged: not shown, and not taken back either.
         look(&mut handing, std::slice::from_ref(&more));
         handing.told(&id("a"), Told::of(&more));
-        assert_eq!(handing.look(&BTreeSet::from([id("a")]), Vec::new(), |_| false), []);
+        assert_eq!(handing.look(&BTreeSet::from([id("a")]), Vec::new(), |_| None), []);
         assert_eq!(handing.due(now), []);
     }
 

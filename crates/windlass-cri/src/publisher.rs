@@ -131,7 +131,7 @@ impl Publisher {
         })?;
         self.say_damaged(damaged);
         let shown = match &self.handover {
-            Some(handover) => lock(&self.handing).look(&ids, entries, |name| handover.has_heard(name)),
+            Some(handover) => lock(&self.handing).look(&ids, entries, |name| handover.heard(name)),
             None => entries,
         };
         self.view.show(Index::new(shown));

@@ -2,6 +2,8 @@
 
 mod containerd_support;
 
+use std::time::{Duration, Instant};
+
 use std::sync::Arc;
 
 use containerd_support::{GREETING, Rig, enclosed, eventually, stacked};
@@ -143,6 +145,16 @@ fn what_other_hands_do_to_the_store_is_told_to_containerd() {
         eventually("the pin is told", async || rig.ctr(&["images", "ls"]).contains("pinned=pinned")).await;
         rig.store.unpin(&name, &PinSource::user()).unwrap();
         eventually("and taken back", async || !rig.ctr(&["images", "ls"]).contains("pinned=pinned")).await;
+
+        // A name that was heard from containerd and moves here.
+        let moving = format!("{}/moving:1", rig.registry.host());
+        rig.ctr(&["images", "tag", &first, &moving]);
+        eventually("a name of containerd", async || daemon.shown(&moving).await.is_some()).await;
+        rig.knows(&moving, &first_id).await;
+        rig.store.tag(&name, &Reference::parse(&moving).unwrap()).unwrap();
+        let moved = Instant::now();
+        rig.knows(&moving, id.as_str()).await;
+        assert!(moved.elapsed() < Duration::from_secs(30), "told, and not found by the look at everything");
 
         rig.store.remove(id.as_str()).unwrap();
         eventually("the removed image is not shown", async || daemon.shown(&name).await.is_none()).await;

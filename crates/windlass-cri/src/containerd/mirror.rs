@@ -21,7 +21,7 @@ impl Handover {
             (Ok(image), _, None) => self.repeat_removal(&image, at).await,
             (Err(_), Some((_, name)), Some(target)) => {
                 // Before it is in the store: whoever sees it there must know whose it is.
-                self.inner.heard().insert(name.to_string());
+                self.inner.heard().insert(name.to_string(), target.clone());
                 let store = self.inner.store.clone();
                 blocking(move || Ok(store.mirror_name(&name, &target, at)?)).await
             }

@@ -39,7 +39,7 @@ mod remove;
 mod runtime;
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -93,8 +93,8 @@ struct Inner {
     leases: Leases,
     locks: ImageLocks,
     targets: Targets,
-    /// Names that others gave in containerd and that are here since: nobody has to be told of them.
-    heard: Mutex<HashSet<String>>,
+    /// Names as containerd last told them, with the manifest or index that they lead to there.
+    heard: Mutex<HashMap<String, Digest>>,
 }
 
 impl Handover {
@@ -115,9 +115,10 @@ impl Handover {
         Ok(Handover { inner: Arc::new(Inner { client, store, snapshotter, leases, locks, targets, heard }) })
     }
 
-    /// Whether a name came from containerd. To hand such a one over would make it anew where somebody removes it just then.
-    pub(crate) fn has_heard(&self, name: &str) -> bool {
-        self.inner.heard().contains(name)
+    /// The manifest or index to which a name leads in containerd, by its own word. To hand over what it has said itself
+    /// would make the name anew where somebody removes it just then.
+    pub(crate) fn heard(&self, name: &str) -> Option<Digest> {
+        self.inner.heard().get(name).cloned()
     }
 
     /// containerd's version.
@@ -190,7 +191,7 @@ impl Handover {
 }
 
 impl Inner {
-    fn heard(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn heard(&self) -> MutexGuard<'_, HashMap<String, Digest>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
