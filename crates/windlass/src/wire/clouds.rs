@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use windlass_core::reason::Reason;
 use windlass_core::reference::Reference;
-use windlass_core::registryclass::{RegistryClass, classify};
 use windlass_credentials::cloud::CloudError;
-use windlass_credentials::cloud::aws::{Aws, AwsSettings, CredentialProcess};
+use windlass_credentials::cloud::aws::{self, Aws, AwsSettings, CredentialProcess};
 use windlass_credentials::cloud::azure::{Azure, AzureSettings};
 use windlass_credentials::cloud::detect::{Cloud, FIRMWARE, Firmware};
 use windlass_credentials::cloud::google::{Google, GoogleSettings};
@@ -70,19 +69,19 @@ fn built_in(cloud: Cloud, node: &Node, environment: Environment) -> Result<Built
             }
             let mut config = web(node);
             config.ca_files.extend(settings.ca_file());
-            let is_ecr =
-                |image: &Reference| matches!(classify(image), RegistryClass::Ecr(_) | RegistryClass::EcrPublic { .. });
-            ("ecr", Arc::new(is_ecr), Arc::new(Aws::new(settings, opened(&config)?)))
+            ("ecr", Arc::new(aws::serves), Arc::new(Aws::new(settings, opened(&config)?)))
         }
         Cloud::Google => {
             let hosts = node.logins.google_extra_hosts.clone();
             let settings = GoogleSettings::from_environment(environment);
-            let settings = settings.and_then(|settings| settings.extra_hosts(hosts.clone())).map_err(|e| wrong(&e))?;
-            let is_google = move |image: &Reference| {
-                let is_extra = hosts.iter().any(|host| image.host().as_str().eq_ignore_ascii_case(host));
-                is_extra || matches!(classify(image), RegistryClass::Gcr { .. })
-            };
-            ("gcp", Arc::new(is_google), Arc::new(Google::new(settings, opened(&web(node))?)))
+            let settings = settings.and_then(|settings| settings.extra_hosts("credentials.googleExtraHosts", hosts));
+            let settings = settings.map_err(|error| wrong(&error))?;
+            let judge = settings.clone();
+            (
+                "gcp",
+                Arc::new(move |image: &Reference| judge.serves(image)),
+                Arc::new(Google::new(settings, opened(&web(node))?)),
+            )
         }
         Cloud::Azure => {
             let settings = azure(&node.logins, environment).map_err(|error| wrong(&error))?;

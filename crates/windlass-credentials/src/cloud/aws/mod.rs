@@ -19,6 +19,7 @@ mod sts;
 use std::time::{Duration, Instant};
 
 use windlass_core::provider::{CacheKeyType, ProviderAnswer};
+use windlass_core::reference::Reference;
 use windlass_core::registryclass::{RegistryClass, classify};
 use windlass_distribution::web::Web;
 
@@ -60,12 +61,7 @@ impl Aws {
             cache_duration: Some(Duration::ZERO),
             auth: vec![],
         };
-        let registry = match classify(&request.image) {
-            RegistryClass::Ecr(ecr) => ecr::Registry::Private(ecr),
-            RegistryClass::EcrPublic { host } => ecr::Registry::Public { host },
-            // Foreign images, and classes to come.
-            _ => return Ok(nothing),
-        };
+        let Some(registry) = registry_of(&request.image) else { return Ok(nothing) };
         let deadline = Deadline::after(self.settings.limit, Instant::now());
         let ask = Ask { settings: &self.settings, web: &self.web, deadline, region: registry.region() };
         let work = async {
@@ -76,6 +72,21 @@ impl Aws {
         // Each step keeps the deadline and knows more about why it was missed; this one is for the rest.
         tokio::time::timeout(self.settings.limit + GRACE, work).await.unwrap_or(Err(late))
     }
+}
+
+/// The registry of an image, where it is one of Amazon's.
+fn registry_of(image: &Reference) -> Option<ecr::Registry> {
+    match classify(image) {
+        RegistryClass::Ecr(ecr) => Some(ecr::Registry::Private(ecr)),
+        RegistryClass::EcrPublic { host } => Some(ecr::Registry::Public { host }),
+        // Foreign images, and classes to come.
+        _ => None,
+    }
+}
+
+/// Whether images of this registry are answered at all. Asks nobody.
+pub fn serves(image: &Reference) -> bool {
+    registry_of(image).is_some()
 }
 
 impl Provider for Aws {

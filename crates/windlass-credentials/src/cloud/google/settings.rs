@@ -138,15 +138,19 @@ impl GoogleSettings {
         Ok(self)
     }
 
-    /// Hosts beside Google's own that get Google's token, with their port where they have one.
+    /// Hosts beside Google's own that get Google's token, with their port where they have one. `what` named them.
     ///
     /// # Errors
     /// [`CloudError::Settings`] when one is no host.
-    pub fn extra_hosts(mut self, hosts: impl IntoIterator<Item = String>) -> Result<GoogleSettings, CloudError> {
+    pub fn extra_hosts(
+        mut self,
+        what: &str,
+        hosts: impl IntoIterator<Item = String>,
+    ) -> Result<GoogleSettings, CloudError> {
         for host in hosts {
             let is_host = Reference::parse(&format!("{host}/x")).is_ok_and(|image| image.host().as_str() == host);
             if !is_host {
-                return Err(settings("--extra-host", "is no host, such as registry.example or registry.example:5000"));
+                return Err(settings(what, "is no host, such as registry.example or registry.example:5000"));
             }
             self.extra_hosts.push(host.to_ascii_lowercase());
         }
@@ -223,9 +227,9 @@ mod tests {
         assert!(base().workload_identity(Some("https://c"), None).is_err());
         assert!(base().workload_identity(None, Some("p")).unwrap().workload.is_none());
         for bad in ["", "a/b", "UPPER/x", "registry", "a.example:x", "*.example"] {
-            assert!(base().extra_hosts([bad.to_owned()]).is_err(), "{bad}");
+            assert!(base().extra_hosts("a test", [bad.to_owned()]).is_err(), "{bad}");
         }
-        let extra = base().extra_hosts(["docker.us.goog".to_owned()]).unwrap();
+        let extra = base().extra_hosts("a test", ["docker.us.goog".to_owned()]).unwrap();
         let image = |text| Reference::parse(text).unwrap();
         assert!(extra.is_google(&image("docker.us.goog/p/i")) && extra.is_google(&image("eu.gcr.io/p/i")));
         assert!(!extra.is_google(&image("docker.us.goog:8443/p/i")) && !extra.is_google(&image("quay.io/p/i")));

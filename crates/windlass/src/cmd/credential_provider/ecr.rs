@@ -1,8 +1,7 @@
 //! `windlass credential-provider ecr`: like ecr-credential-provider, which has no flags.
 
 use windlass_core::provider::ProviderAnswer;
-use windlass_core::registryclass::{RegistryClass, classify};
-use windlass_credentials::cloud::aws::{Aws, AwsSettings, CredentialProcess, NodeFallback};
+use windlass_credentials::cloud::aws::{self, Aws, AwsSettings, CredentialProcess, NodeFallback};
 use windlass_credentials::serve;
 
 use super::{Asking, Ignored, Problem};
@@ -34,7 +33,7 @@ pub(super) struct Args {
 
 pub(super) fn answer(args: &Args, asking: &Asking<'_>) -> Result<ProviderAnswer, Problem> {
     let request = &asking.question.request;
-    if !matches!(classify(&request.image), RegistryClass::Ecr(_) | RegistryClass::EcrPublic { .. }) {
+    if !aws::serves(&request.image) {
         return Ok(serve::nothing());
     }
     let mut settings = AwsSettings::from_environment(&|name| std::env::var_os(name));

@@ -54,7 +54,7 @@ fn settings(args: &Args) -> Result<GoogleSettings, CloudError> {
     let mut settings = GoogleSettings::from_environment(&|name| std::env::var_os(name))?
         .flow(args.auth_flow.parse()?)
         .workload_identity(args.identity_provider.as_deref(), args.project_id.as_deref())?
-        .extra_hosts(args.extra_host.iter().cloned())?;
+        .extra_hosts("--extra-host", args.extra_host.iter().cloned())?;
     if let Some(place) = &args.gce_metadata {
         settings = settings.metadata_at("--gce-metadata", place)?;
     }
